@@ -1,0 +1,42 @@
+"""normviz: see what normalization layers do.
+
+    import normviz as nv
+    nv.partition("group", (4, 6, 3, 3), num_groups=2)   # which cells share their statistics
+    nv.explore_axes()                                   # the same, to play with
+
+Heavy parts (torch, matplotlib, ipywidgets) are loaded when first used, so that this import stays instant.
+"""
+
+from importlib import import_module
+
+from normviz.methods import METHODS, Statistics, count_statistics, partition
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "RunningStats": "normviz.functional",
+    "normalize": "normviz.functional",
+    "normalize_steps": "normviz.functional",
+    "torch_layer": "normviz.functional",
+    "digit_features": "normviz.samples",
+    "draw_block": "normviz.picture.figures",
+    "draw_methods": "normviz.picture.figures",
+    "explore_axes": "normviz.picture.widgets",
+    "lab": "normviz.lab",
+}
+
+__all__ = ["METHODS", "Statistics", "count_statistics", "partition"]
+__all__ += list(_LAZY)
+
+
+def __getattr__(name: str):
+    if name not in _LAZY:
+        raise AttributeError(f"module 'normviz' has no attribute {name!r}")
+    module = import_module(_LAZY[name])
+    value = module if module.__name__ == f"{__name__}.{name}" else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted(set(globals()) | set(_LAZY))
