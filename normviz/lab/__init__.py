@@ -1,0 +1,47 @@
+"""The lab: a small ViT whose norm slots can be swapped, and what each choice does to training.
+
+    from normviz.lab import ViT, preset, train, verdict
+    history = train(preset("swiglu", arm="bn", seed=0))
+    print(verdict(history))
+
+Names load when first used; nothing here knows of pictures or widgets.
+"""
+
+from importlib import import_module
+
+# No module bears the name of one of its functions: `normviz.lab.train` must mean the function, whatever came first
+_LAZY = {
+    "ARMS": "vit",
+    "CIFAR10_SOURCES": "data",
+    "CheckpointError": "checkpoint",
+    "DataError": "data",
+    "History": "history",
+    "PRESETS": "recipe",
+    "Probe": "probe",
+    "Recipe": "recipe",
+    "STUDIES": "study",
+    "Verdict": "verdicts",
+    "ViT": "vit",
+    "evaluate": "training",
+    "load_images": "data",
+    "load_study": "study",
+    "preset": "recipe",
+    "run_study": "study",
+    "train": "training",
+    "token_norms": "probe",
+    "verdict": "verdicts",
+}
+
+__all__ = list(_LAZY)
+
+
+def __getattr__(name: str):
+    if name not in _LAZY:
+        raise AttributeError(f"module 'normviz.lab' has no attribute {name!r}")
+    value = getattr(import_module(f"normviz.lab.{_LAZY[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted(set(globals()) | set(_LAZY))

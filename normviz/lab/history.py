@@ -1,0 +1,100 @@
+"""What a run leaves behind: one object, plain numbers, readable by anything that reads JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from normviz.lab.recipe import Recipe
+
+
+@dataclass
+class History:
+    """The record of a training run.
+
+    loss: training loss of every step, NaN and infinity included.
+    evals: one dict per evaluation: `step` (steps done), `loss` and `accuracy` on the test images as a user would get
+        them (running statistics), `batch_loss` and `batch_accuracy` with the batch's own statistics as in training,
+        `train_loss` (mean since the evaluation before), `nonfinite` (images whose logits are not finite).
+    probes: columns; `step`, and per probed step a list over the blocks (see `probe.py`).
+    meta: device, versions, sizes, `seconds`, `first_nonfinite` and `stopped` (a step or None).
+    """
+
+    recipe: Recipe
+    loss: list[float] = field(default_factory=list)
+    evals: list[dict] = field(default_factory=list)
+    probes: dict[str, list] = field(default_factory=dict)
+    meta: dict = field(default_factory=dict)
+
+    @property
+    def chance(self) -> float:
+        """The loss of a model that says the same for every image: ln(number of classes)."""
+        return math.log(self.meta.get("classes", 10))
+
+    def to_dict(self, digits: int | None = None) -> dict:
+        """A dict that JSON can hold to the letter: NaN and infinities become strings.
+
+        digits: significant digits to keep; by default all, so that `from_dict` gives an equal history.
+        """
+        parts = {"loss": self.loss, "evals": self.evals, "probes": self.probes, "meta": self.meta}
+        return {"recipe": self.recipe.to_dict()} | {name: _encode(part, digits) for name, part in parts.items()}
+
+    @classmethod
+    def from_dict(cls, values: dict) -> History:
+        """The history that `to_dict` wrote; fields that it does not know (of a study) are ignored."""
+        parts = {name: _decode(values.get(name, kind())) for name, kind in _PARTS.items()}
+        return cls(Recipe.from_dict(values["recipe"]), **parts)
+
+    def save(self, path) -> None:
+        """Writes JSON, whole or not at all."""
+        write_atomic(path, json.dumps(self.to_dict(), allow_nan=False).encode())
+
+    @classmethod
+    def load(cls, path) -> History:
+        return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+
+
+_PARTS = {"loss": list, "evals": list, "probes": dict, "meta": dict}
+
+
+def _encode(value, digits: int | None):
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return str(value)  # "nan", "inf", "-inf"
+        return value if digits is None else float(f"{value:.{digits}g}")
+    if isinstance(value, dict):
+        return {key: _encode(item, digits) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_encode(item, digits) for item in value]
+    return value
+
+
+def _decode(value):
+    if isinstance(value, str):
+        return float(value) if value in ("nan", "inf", "-inf") else value
+    if isinstance(value, dict):
+        return {key: _decode(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_decode(item) for item in value]
+    return value
+
+
+def write_atomic(path, content: bytes) -> None:
+    """Writes a file under another name, flushes it to the disk and renames it: readers see the old or the new one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)  # mkstemp's 0600 would hide results from other readers
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,190 @@
+"""A vision transformer on one page, with its four norm slots in sight.
+
+Pre-norm ViT (Dosovitskiy et al. 2021, arXiv:2010.11929) with mean pooling and no class token.  What differs between
+two runs of the study is the row of `ARMS` that fills the slots, and nothing else.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from normviz import torch_layer
+
+
+class Arm(NamedTuple):
+    """The method of each norm slot: a key of `normviz.METHODS`, or None for an empty slot."""
+
+    norm1: str | None  # before attention
+    norm2: str | None  # before the FFN
+    ffn_norm: str | None  # between the two linear layers of the FFN
+    final: str | None  # before pooling
+    cap: float | None = None  # longest token that norm1 and norm2 let through, in units of √D
+    about: str = ""
+
+
+ARMS = MappingProxyType(
+    {
+        "ln": Arm("layer_token", "layer_token", None, "layer_token", about="LayerNorm everywhere, as ViT has it"),
+        "bn": Arm("batch", "batch", None, "batch", about="every LayerNorm replaced by BatchNorm"),
+        "bn+ffnbn": Arm("batch", "batch", "batch", "batch", about="the cure: one more BatchNorm inside the FFN"),
+        "rms": Arm("rms", "rms", None, "rms", about="RMSNorm everywhere, as language models have it"),
+        # Interventions: each takes away one suspect
+        "bn+cap": Arm("batch", "batch", None, "batch", cap=3.0, about="BN, but no token longer than 3√D leaves it"),
+        "ffnbn": Arm(None, None, "batch", "batch", about="FFN-BN alone, nothing in front of the branches"),
+        "ln+ffnbn": Arm("layer_token", "layer_token", "batch", "layer_token", about="LN with the cure added"),
+        "attn-ln": Arm("layer_token", "batch", None, "batch", about="BN, but LN before attention"),
+        "ffn-ln": Arm("batch", "layer_token", None, "batch", about="BN, but LN before the FFN"),
+    }
+)
+
+
+class Cap(nn.Module):
+    """Shortens tokens of more than `limit`·√D to that length; the others pass untouched."""
+
+    def __init__(self, limit: float):
+        super().__init__()
+        self.limit = limit
+
+    def forward(self, x: Tensor) -> Tensor:
+        rms = x.square().mean(-1, keepdim=True).sqrt()  # (B, T, 1); a token's length is this times √D
+        return x * (self.limit / rms.clamp_min(self.limit))
+
+    def extra_repr(self) -> str:
+        return f"limit={self.limit}"
+
+
+def slot(method: str | None, tokens: int, width: int, cap: float | None = None) -> nn.Module:
+    """The module for a norm slot that sees (B, tokens, width)."""
+    if method is None:
+        return nn.Identity()
+    layer = torch_layer(method, (1, tokens, width), layout="BTD")
+    return layer if cap is None else nn.Sequential(layer, Cap(cap))
+
+
+class PatchEmbedding(nn.Module):
+    """Cuts images into patches, maps each to a token and adds where it was."""
+
+    def __init__(self, channels: int, size: int, patch: int, width: int):
+        super().__init__()
+        if size % patch:
+            raise ValueError(f"patch={patch} does not divide the image's {size} pixels a side")
+        self.patch = patch
+        self.tokens = (size // patch) ** 2
+        self.linear = nn.Linear(channels * patch * patch, width)
+        self.position = nn.Parameter(torch.empty(self.tokens, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        p = self.patch
+        x = x.view(n, c, h // p, p, w // p, p).permute(0, 2, 4, 1, 3, 5)  # (B, H/p, W/p, C, p, p)
+        x = x.reshape(n, self.tokens, c * p * p)  # (B, T, C·p·p)
+        return self.linear(x) + self.position  # (B, T, D)
+
+
+class Attention(nn.Module):
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        b, t, _ = qkv.shape
+        return qkv.view(b, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)  # three of (B, heads, T, D/heads)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.scaled_dot_product_attention(*self.split(self.qkv(x)))  # (B, heads, T, D/heads)
+        return self.out(x.transpose(1, 2).flatten(2))  # (B, T, D)
+
+
+class FFN(nn.Module):
+    """Two linear layers around a nonlinearity.
+
+    "gelu" answers k times the token with k times the output (nearly); "swiglu" (Shazeer 2020, arXiv:2002.05202)
+    multiplies two images of the token, so it answers with k².
+    """
+
+    def __init__(self, kind: str, width: int, hidden: int, norm: nn.Module):
+        super().__init__()
+        self.kind = kind
+        self.fc1 = nn.Linear(width, hidden * (2 if kind == "swiglu" else 1))
+        self.norm = norm
+        self.fc2 = nn.Linear(hidden, width)
+
+    def hidden(self, x: Tensor) -> Tensor:
+        x = self.fc1(x)
+        if self.kind == "gelu":
+            return F.gelu(x)  # (B, T, H)
+        gate, value = x.chunk(2, -1)
+        return F.silu(gate) * value  # (B, T, H)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.norm(self.hidden(x)))  # (B, T, D)
+
+
+class Block(nn.Module):
+    def __init__(self, arm: Arm, tokens: int, width: int, heads: int, ffn: str, ffn_ratio: int):
+        super().__init__()
+        self.norm1 = slot(arm.norm1, tokens, width, arm.cap)
+        self.attention = Attention(width, heads)
+        self.norm2 = slot(arm.norm2, tokens, width, arm.cap)
+        self.ffn = FFN(ffn, width, ffn_ratio * width, slot(arm.ffn_norm, tokens, ffn_ratio * width))
+
+    @property
+    def slots(self) -> dict[str, nn.Module]:
+        """The block's norm slots by name."""
+        return {"norm1": self.norm1, "norm2": self.norm2, "ffn_norm": self.ffn.norm}
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(self.norm1(x))
+        return x + self.ffn(self.norm2(x))
+
+
+class ViT(nn.Module):
+    """Images (B, C, H, W), already standardised, to logits (B, classes)."""
+
+    def __init__(
+        self, arm: str = "ln", *, ffn: str = "gelu", channels: int = 1, size: int = 8, patch: int = 2, depth: int = 16,
+        width: int = 48, heads: int = 3, ffn_ratio: int = 4, classes: int = 10, seed: int | None = None,
+    ):  # fmt: skip
+        super().__init__()
+        if arm not in ARMS:
+            raise ValueError(f"arm={arm!r} is unknown; it takes one of {', '.join(ARMS)}")
+        self.arm = ARMS[arm]
+        self.embedding = PatchEmbedding(channels, size, patch, width)
+        tokens = self.embedding.tokens
+        self.blocks = nn.ModuleList(Block(self.arm, tokens, width, heads, ffn, ffn_ratio) for _ in range(depth))
+        self.final = slot(self.arm.final, tokens, width)
+        self.head = nn.Linear(width, classes)
+        self.reset(seed)
+
+    @classmethod
+    def from_recipe(cls, recipe) -> ViT:
+        """The model that a `Recipe` describes, initialised from its seed."""
+        from normviz.lab.data import SHAPES
+
+        channels, size, classes = SHAPES[recipe.data]
+        names = ("ffn", "patch", "depth", "width", "heads", "ffn_ratio", "seed")
+        options = {name: getattr(recipe, name) for name in names}
+        return cls(recipe.arm, channels=channels, size=size, classes=classes, **options)
+
+    @torch.no_grad()
+    def reset(self, seed: int | None = None) -> None:
+        """Xavier weights and no biases; the same numbers for every arm, as norm layers draw none."""
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight, generator=generator)
+                nn.init.zeros_(module.bias)
+        nn.init.normal_(self.embedding.position, std=0.02, generator=generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embedding(x)  # (B, T, D)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.final(x).mean(1))  # (B, classes)
