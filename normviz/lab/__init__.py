@@ -9,7 +9,7 @@ Names load when first used; nothing here knows of pictures or widgets.
 
 from importlib import import_module
 
-# No module bears the name of one of its functions: `normviz.lab.train` must mean the function, whatever came first
+# No module bears the name of a function: `normviz.lab.train` must mean the same, whatever was imported first
 _LAZY = {
     "ARMS": "vit",
     "CIFAR10_SOURCES": "data",
@@ -28,6 +28,7 @@ _LAZY = {
     "preset": "recipe",
     "run_study": "study",
     "train": "training",
+    "summary": "study",
     "token_norms": "probe",
     "verdict": "verdicts",
 }

@@ -1,0 +1,217 @@
+"""Named grids of runs, and the files in `results/` that hold every run of them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import statistics
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+from normviz.lab.history import History, write_atomic
+from normviz.lab.recipe import Recipe, preset
+from normviz.lab.verdicts import KINDS, verdict
+
+DIGITS = 4  # significant digits of the recorded curves: more would triple the files and show nothing
+
+
+class Study(NamedTuple):
+    about: str
+    recipes: tuple[Recipe, ...]
+
+
+_THREE = ("ln", "bn", "bn+ffnbn")
+_INTERVENTIONS = ("bn+cap", "ffnbn", "ln+ffnbn", "attn-ln", "ffn-ln", "rms")
+
+
+def _grid(names: Iterable[str], arms: Iterable[str], seeds: int, settings=({},), **fixed) -> tuple[Recipe, ...]:
+    """Every combination; seeds vary slowest, so that a study cut short has whole comparisons."""
+    return tuple(
+        preset(name, arm, seed, **fixed | setting)
+        for seed in range(seeds)
+        for setting in settings
+        for name in names
+        for arm in arms
+    )
+
+
+#: The phase maps are many short runs: half the depth and half the steps of the presets.
+_SHORT = {"depth": 8, "steps": 200, "warmup": 20, "eval_every": 100, "probe_every": 20}
+
+STUDIES = MappingProxyType(
+    {
+        "tame": Study("GELU, standardised digits: does the swap alone hurt?", _grid(["tame"], _THREE, 5)),
+        "heavy": Study("GELU, contrast jitter σ = 1", _grid(["heavy"], _THREE, 5)),
+        "swiglu": Study("SwiGLU, no jitter", _grid(["swiglu"], _THREE, 5)),
+        "midrun": Study("SwiGLU, jitter switched on at half time", _grid(["midrun"], _THREE, 5)),
+        "deep": Study("GELU, depth 32, contrast jitter σ = 1", _grid(["deep"], _THREE, 5, probe_every=20)),
+        "interventions": Study(
+            "which part of the swap is to blame, in `heavy` and `swiglu`",
+            _grid(["heavy", "swiglu"], _INTERVENTIONS, 3),
+        ),
+        "phase": Study(
+            "contrast jitter σ × FFN kind × arm",
+            _grid(
+                ["tame"], _THREE, 3,
+                [{"sigma": s, "ffn": f} for s in (0.0, 0.5, 1.0, 1.5) for f in ("gelu", "swiglu")], **_SHORT,
+            ),
+        ),
+        "phase_batch": Study(
+            "batch size at the same number of steps: a larger batch raises the bound √(N-1)",
+            _grid(["heavy"], _THREE, 3, [{"batch": b} for b in (16, 64, 256)], **_SHORT),
+        ),
+        "phase_depth": Study(
+            "depth, GELU with contrast jitter σ = 1",
+            _grid(["heavy"], _THREE, 3, [{"depth": d} for d in (4, 8, 16, 24)], **_SHORT),
+        ),
+        "cifar10-heavy": Study("CIFAR-10, GELU, contrast jitter", _grid(["cifar10-heavy"], _THREE, 3)),
+        "cifar10-swiglu": Study("CIFAR-10, SwiGLU, no jitter", _grid(["cifar10-swiglu"], _THREE, 3)),
+    }
+)  # fmt: skip
+
+
+def study_path(name: str, folder="results") -> Path:
+    return Path(folder) / f"{name}.json"
+
+
+def load_study(name: str, folder="results") -> list[History]:
+    """The recorded runs of a study, in the order of its grid.  Raises FileNotFoundError where there is no record."""
+    path = study_path(name, folder)
+    if not path.is_file():
+        raise FileNotFoundError(f"no record of study {name!r} at {path}; make one: python -m normviz study {name}")
+    rows = json.loads(path.read_text(encoding="utf-8"))["runs"]
+    return [History.from_dict(row) for row in rows if "error" not in row]
+
+
+def run_study(
+    name: str, folder="results", *, recipes=None, jobs: int | None = None, device=None, data_folder=None, tell=print
+) -> Path:
+    """Runs what is not yet recorded of a study and returns the path of its record, results/NAME.json.
+
+    The record is rewritten, whole, after every run: a study may be stopped at any moment and started again.  A run that
+    raises is recorded with its error, and tried again the next time.
+    recipes: the grid, by default that of STUDIES.  jobs: processes at a time, each on one thread; by default one per
+    core, and one in all on a GPU.  tell: called with a line of text per run.
+
+    Raises ValueError for an unknown name, or a record with runs that are not in the grid.
+    """
+    import torch
+    from joblib import Parallel, delayed
+
+    if recipes is None:
+        if name not in STUDIES:
+            raise ValueError(f"study={name!r} is unknown; it takes one of {', '.join(STUDIES)}")
+        recipes = STUDIES[name].recipes
+    recipes, path = tuple(recipes), study_path(name, folder)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    jobs = jobs or (os.cpu_count() or 1 if device == "cpu" else 1)
+
+    rows = _recorded(path, recipes)
+    missing = [recipe for recipe in recipes if "error" in rows.get(recipe, {"error": ""})]
+    tell(f"study {name}: {len(recipes) - len(missing)} of {len(recipes)} runs recorded, {jobs} at a time")
+    began = time.perf_counter()
+    calls = (delayed(_run)(recipe, device, data_folder) for recipe in missing)
+    finished = Parallel(n_jobs=jobs, return_as="generator_unordered", inner_max_num_threads=1)(calls)
+    for done, row in enumerate(finished, 1):
+        recipe = Recipe.from_dict(row["recipe"])
+        rows[recipe] = row
+        _write(path, name, recipes, rows)
+        left = (time.perf_counter() - began) / done * (len(missing) - done)
+        said = row.get("error") or f"{row['verdict']['kind']}, {row['verdict']['why']}"
+        tell(f"{done}/{len(missing)} {_label(recipe)}: {said} (about {left / 60:.0f} min left)")
+    return path
+
+
+def _run(recipe: Recipe, device: str, data_folder) -> dict:
+    """One run, in a process of its own."""
+    import torch
+
+    from normviz.lab.training import train
+
+    if device == "cpu":
+        torch.set_num_threads(1)
+    try:
+        history = train(recipe, device=device, data_folder=data_folder, progress=False)
+    except Exception as error:  # a study of many hours must not die of one run
+        return {"recipe": recipe.to_dict(), "error": f"{type(error).__name__}: {error}"}
+    return {"verdict": verdict(history)._asdict(), **history.to_dict(DIGITS)}
+
+
+def _recorded(path: Path, recipes: tuple[Recipe, ...]) -> dict[Recipe, dict]:
+    if not path.exists():
+        return {}
+    rows = {Recipe.from_dict(row["recipe"]): row for row in json.loads(path.read_text(encoding="utf-8"))["runs"]}
+    if strange := set(rows) - set(recipes):
+        raise ValueError(
+            f"{path} holds {len(strange)} runs that are not in the study's grid, such as {_label(min(strange, key=str))}: "
+            "the grid has changed; move the record away and run the study anew"
+        )
+    return rows
+
+
+def _write(path: Path, name: str, recipes: tuple[Recipe, ...], rows: dict[Recipe, dict]) -> None:
+    """One run a line: a diff shows which runs came."""
+    about = STUDIES[name].about if name in STUDIES else ""
+    lines = [json.dumps(rows[recipe], allow_nan=False, separators=(",", ":")) for recipe in recipes if recipe in rows]
+    head = f'{{"study": {json.dumps(name)}, "about": {json.dumps(about, ensure_ascii=False)}, "runs": [\n'
+    write_atomic(path, (head + ",\n".join(lines) + "\n]}\n").encode())
+
+
+def _label(recipe: Recipe) -> str:
+    return f"{recipe.name} {recipe.arm} seed {recipe.seed}"
+
+
+def final_loss(history: History) -> float:
+    """Mean training loss over the last tenth of the steps."""
+    tail = history.loss[-max(1, len(history.loss) // 10) :]
+    return sum(tail) / len(tail)
+
+
+def summary(histories: Iterable[History], by: Iterable[str] = ("name", "arm")) -> list[dict]:
+    """One row per combination of recipe fields `by`, in order of appearance.
+
+    Each has these fields, `runs`, `verdicts` (kind → count), and `loss`, `accuracy` as (mean, standard deviation over
+    the runs), the deviation NaN for a single run.  A run whose test loss is not finite counts in `bad_evals`.
+    """
+    by, cells = tuple(by), {}
+    for history in histories:
+        cells.setdefault(tuple(getattr(history.recipe, field) for field in by), []).append(history)
+    rows = []
+    for key, group in cells.items():
+        kinds = [verdict(history).kind for history in group]
+        rows.append(
+            dict(zip(by, key, strict=True))
+            | {
+                "runs": len(group),
+                "verdicts": {kind: kinds.count(kind) for kind in KINDS if kind in kinds},
+                "loss": _spread([final_loss(history) for history in group]),
+                "accuracy": _spread([history.evals[-1]["accuracy"] for history in group]),
+                "bad_evals": sum(not math.isfinite(history.evals[-1]["loss"]) for history in group),
+            }
+        )
+    return rows
+
+
+def _spread(values: list[float]) -> tuple[float, float]:
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan
+
+
+def table(rows: list[dict]) -> str:
+    """`summary` as plain text."""
+    lines = []
+    for row in rows:
+        fields = " ".join(f"{v}" for k, v in row.items() if k not in _COLUMNS)
+        kinds = ", ".join(f"{count} {kind}" for kind, count in row["verdicts"].items())
+        (loss, loss_sd), (accuracy, accuracy_sd) = row["loss"], row["accuracy"]
+        bad = f"; {row['bad_evals']} test losses not finite" if row["bad_evals"] else ""
+        lines.append(
+            f"{fields:32} loss {loss:6.3f} ± {loss_sd:5.3f}   accuracy {accuracy:.3f} ± {accuracy_sd:.3f}   {kinds}{bad}"
+        )
+    return "\n".join(lines)
+
+
+_COLUMNS = ("runs", "verdicts", "loss", "accuracy", "bad_evals")
