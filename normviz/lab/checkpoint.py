@@ -1,7 +1,8 @@
 """Checkpoints that survive a kill at any moment: tensors as safetensors, the rest as JSON, no pickle.
 
-A checkpoint is two files, `step-000200.safetensors` and `step-000200.json`.  Each is written under another name and
-renamed; the JSON comes last and holds the checksum of the tensors and of itself, so it vouches for both.
+A checkpoint is two files, `step-000200.safetensors` and `step-000200.json`.  Each is written under another
+name and renamed; the JSON comes last and holds the checksum of the tensors and of itself, so it vouches for
+both.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ KEPT = 2  # should the newest be damaged, there is one before it
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be trusted, or that belongs to another recipe; the message says which and why."""
+    """A checkpoint that cannot be trusted or belongs to another recipe; the message says which and why."""
 
 
 def save_checkpoint(folder, model, optimizer, scaler, history: History) -> Path:
-    """Writes the state after `len(history.loss)` steps and removes all but the newest two.  Returns the JSON's path."""
+    """Writes the state after `len(history.loss)` steps, keeps the newest two, returns the JSON's path."""
     folder, step = Path(folder), len(history.loss)
     state = {f"model.{name}": value for name, value in model.state_dict().items()}
     for index, moments in optimizer.state_dict()["state"].items():
@@ -64,11 +65,15 @@ def load_checkpoint(path, model, optimizer, scaler, recipe) -> History:
     except FileNotFoundError as error:
         raise CheckpointError(f"checkpoint {path} is incomplete: {error.filename} is missing") from None
     except (ValueError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"checkpoint {path} is damaged: it is not the JSON that was written ({error})") from None
+        raise CheckpointError(
+            f"checkpoint {path} is damaged: it is not the JSON that was written ({error})"
+        ) from None
     if seal != _seal(body):
         raise CheckpointError(f"checkpoint {path} is damaged: its checksum does not fit its content")
     if hashlib.sha256(content).hexdigest() != body["tensors_sha256"]:
-        raise CheckpointError(f"checkpoint {path.with_suffix('.safetensors')} is damaged: its checksum does not fit")
+        raise CheckpointError(
+            f"checkpoint {path.with_suffix('.safetensors')} is damaged: its checksum does not fit"
+        )
     history = History.from_dict(body["history"])
     if history.recipe != recipe:
         ours, theirs = recipe.to_dict(), history.recipe.to_dict()

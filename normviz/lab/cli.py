@@ -12,7 +12,7 @@ from normviz.lab.recipe import PRESETS, Recipe, preset
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command line, `argv` without the program's name: ["train", …] or ["study", …].  Returns the exit code."""
+    """Runs ["train", …] or ["study", …], the words after `python -m normviz`; returns the exit code."""
     arguments = _parser().parse_args(argv)
     # Only the errors that tell a user what to change; anything else is a bug and keeps its traceback
     from normviz.lab.checkpoint import CheckpointError
@@ -26,7 +26,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m normviz", description="Train a small ViT and see its norms at work.")
+    parser = argparse.ArgumentParser(
+        prog="python -m normviz", description="Train a small ViT and see its norms at work."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
 
     train = commands.add_parser("train", help="one training run")
@@ -34,9 +36,13 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--preset", default="swiglu", metavar="NAME", help=f"one of {', '.join(PRESETS)}")
     train.add_argument("--arm", default="ln", help="what sits in the norm slots: ln, bn, bn+ffnbn, rms, …")
     train.add_argument("--seed", type=int, default=0)
-    train.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the recipe")
+    train.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the recipe"
+    )
     train.add_argument("--out", type=Path, metavar="FOLDER", help="where checkpoints and history.json go")
-    train.add_argument("--resume", action="store_true", help="go on from the newest sound checkpoint in --out")
+    train.add_argument(
+        "--resume", action="store_true", help="go on from the newest sound checkpoint in --out"
+    )
     train.add_argument("--checkpoint-every", type=int, default=50, metavar="STEPS")
     train.add_argument("--no-probes", action="store_true", help="record losses and evaluations only")
     train.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -45,7 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     study.set_defaults(run=_study)
     study.add_argument("name", nargs="?", help="without it: the list of studies")
     study.add_argument("--results", type=Path, default=Path("results"), metavar="FOLDER")
-    study.add_argument("--jobs", type=int, metavar="N", help="runs at a time (default: one per core, one on a GPU)")
+    study.add_argument(
+        "--jobs", type=int, metavar="N", help="runs at a time (default: one per core, one on a GPU)"
+    )
 
     for command in (train, study):
         command.add_argument("--device", help="cpu, cuda, … (default: the GPU if there is one)")
@@ -110,7 +118,11 @@ def _study(arguments) -> int:
     histories = load_study(arguments.name, arguments.results)
     recipes = [history.recipe for history in histories]
     # Whatever differs between the runs, apart from the seed, names the rows
-    by = [f.name for f in fields(Recipe) if f.name not in ("seed", "arm") and len({getattr(r, f.name) for r in recipes}) > 1]
+    by = [
+        f.name
+        for f in fields(Recipe)
+        if f.name not in ("seed", "arm") and len({getattr(r, f.name) for r in recipes}) > 1
+    ]
     print(table(summary(histories, (*by, "arm"))))
     print(f"recorded in {path}")
     return 0

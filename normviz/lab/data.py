@@ -37,7 +37,10 @@ class DataError(RuntimeError):
 
 @dataclass(frozen=True)
 class Images:
-    """A data set on one device.  Images: uint8 (N, C, H, W); labels: int64 (N,); mean and std: float32 (C, 1, 1)."""
+    """A data set on one device.
+
+    Images: uint8 (N, C, H, W); labels: int64 (N,); mean and std of the training images: float32 (C, 1, 1).
+    """
 
     name: str
     train_x: Tensor
@@ -76,7 +79,8 @@ def _make(name: str, train_x, train_y, test_x, test_y) -> Images:
 def load_images(name: str = "digits", *, folder=None, cache=None, device="cpu") -> Images:
     """A data set by name, "digits" or "cifar10", on `device`.
 
-    folder, cache: see `load_cifar10`.  Raises ValueError for an unknown name, DataError where the data cannot be had.
+    folder, cache: see `load_cifar10`.  Raises ValueError for an unknown name, DataError where the data
+    cannot be had.
     """
     if name not in SHAPES:
         raise ValueError(f"data={name!r} is unknown; it takes one of {', '.join(SHAPES)}")
@@ -101,12 +105,12 @@ def load_digits() -> Images:
 def load_cifar10(folder=None, *, cache=None) -> Images:
     """CIFAR-10 (Krizhevsky 2009) in its binary layout, 3×32×32.
 
-    folder: an unpacked `cifar-10-batches-bin`; the environment variable NORMVIZ_CIFAR10 names one too.  It needs
-        test_batch.bin and at least one data_batch_*.bin, each any whole number of records.
+    folder: an unpacked `cifar-10-batches-bin`; the environment variable NORMVIZ_CIFAR10 names one too.  It
+        needs test_batch.bin and at least one data_batch_*.bin, each any whole number of records.
     cache: where to keep the download otherwise; by default the user's cache folder.
 
-    Raises DataError for a folder without these files, a truncated or damaged file, and where neither source can be
-    reached.
+    Raises DataError for a folder without these files, a truncated or damaged file, and where neither source
+    can be reached.
     """
     folder = folder or os.environ.get(CIFAR10_VARIABLE)
     folder = Path(folder).expanduser() if folder else fetch_cifar10(cache)
@@ -114,8 +118,8 @@ def load_cifar10(folder=None, *, cache=None) -> Images:
     test = folder / _CIFAR10_FILES[-1]
     if not train or not test.is_file():
         raise DataError(
-            f"no CIFAR-10 in {folder}: it needs test_batch.bin and at least one of data_batch_1.bin … data_batch_5.bin, "
-            f"the files of the binary archive {CIFAR10_SOURCES[0]}"
+            f"no CIFAR-10 in {folder}: it needs test_batch.bin and at least one of data_batch_1.bin … "
+            f"data_batch_5.bin, the files of the binary archive {CIFAR10_SOURCES[0]}"
         )
     parts = [_read_records(path) for path in train]
     x, y = (np.concatenate(column) for column in zip(*parts, strict=True))
@@ -164,8 +168,8 @@ def fetch_cifar10(cache=None) -> Path:
 
 def _way_around() -> str:
     return (
-        f"Unpack {' or '.join(CIFAR10_SOURCES)} yourself and name its {CIFAR10_FOLDER} folder by folder=… (--data-folder) "
-        f"or in the environment variable {CIFAR10_VARIABLE}; data='digits' needs no download."
+        f"Unpack {' or '.join(CIFAR10_SOURCES)} yourself and name its folder {CIFAR10_FOLDER} by folder=… "
+        f"(--data-folder) or in the environment variable {CIFAR10_VARIABLE}; data='digits' needs no download."
     )
 
 
@@ -196,7 +200,7 @@ def _short(error: Exception) -> str:
 
 
 def _extract(archive: Path, folder: Path) -> None:
-    """The six files of records and nothing else, so that no name in the archive can lead out of the folder."""
+    """The six files of records, nothing else: no name in the archive can lead out of the folder."""
     folder.mkdir()
     wanted = {f"{CIFAR10_FOLDER}/{name}": name for name in _CIFAR10_FILES}
     with tarfile.open(archive, "r:gz") as tar:
@@ -236,7 +240,7 @@ def augment(x: Tensor, *, sigma: float = 0.0, flip: bool = False, crop: int = 0,
 
 
 class Batches:
-    """The batch of every step, as a function of (seed, step) alone: a resumed run sees what it would have seen.
+    """The batch of every step, a function of (seed, step) alone: a resumed run sees what it would have seen.
 
     Each epoch is a fresh shuffle; images left over at its end, fewer than a batch, go first into the next.
     """
@@ -252,7 +256,8 @@ class Batches:
     def _shuffled(self, epoch: int) -> Tensor:
         if epoch not in self._epochs:
             seed = np.random.SeedSequence((self.recipe.seed, 1, epoch)).generate_state(1, np.uint64)[0]
-            order = torch.randperm(len(self.images.train_x), generator=torch.Generator().manual_seed(int(seed) >> 1))
+            generator = torch.Generator().manual_seed(int(seed) >> 1)
+            order = torch.randperm(len(self.images.train_x), generator=generator)
             self._epochs = {k: v for k, v in self._epochs.items() if k == epoch - 1}
             self._epochs[epoch] = order.to(self.images.train_x.device)
         return self._epochs[epoch]

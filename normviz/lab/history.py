@@ -17,9 +17,10 @@ class History:
     """The record of a training run.
 
     loss: training loss of every step, NaN and infinity included.
-    evals: one dict per evaluation: `step` (steps done), `loss` and `accuracy` on the test images as a user would get
-        them (running statistics), `batch_loss` and `batch_accuracy` with the batch's own statistics as in training,
-        `train_loss` (mean since the evaluation before), `nonfinite` (images whose logits are not finite).
+    evals: one dict per evaluation: `step` (steps done), `loss` and `accuracy` on the test images as a user
+        would get them (running statistics), `batch_loss` and `batch_accuracy` with the batch's own
+        statistics as in training, `train_loss` (mean since the evaluation before), `nonfinite` (images whose
+        logits are not finite).
     probes: columns; `step`, and per probed step a list over the blocks (see `probe.py`).
     meta: device, versions, sizes, `seconds`, `first_nonfinite` and `stopped` (a step or None).
     """
@@ -40,8 +41,8 @@ class History:
 
         digits: significant digits to keep; by default all, so that `from_dict` gives an equal history.
         """
-        parts = {"loss": self.loss, "evals": self.evals, "probes": self.probes, "meta": self.meta}
-        return {"recipe": self.recipe.to_dict()} | {name: _encode(part, digits) for name, part in parts.items()}
+        parts = {name: _encode(getattr(self, name), digits) for name in _PARTS}
+        return {"recipe": self.recipe.to_dict(), **parts}
 
     @classmethod
     def from_dict(cls, values: dict) -> History:
@@ -84,7 +85,7 @@ def _decode(value):
 
 
 def write_atomic(path, content: bytes) -> None:
-    """Writes a file under another name, flushes it to the disk and renames it: readers see the old or the new one."""
+    """Writes under another name, flushes to the disk and renames: readers see the old file or the new."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

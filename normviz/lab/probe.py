@@ -1,8 +1,8 @@
 """What goes on inside during training: a few numbers per block, taken by hooks on the steps that are probed.
 
-Outlier ratio: the longest token over the root-mean-square token length.  LayerNorm keeps it at 1.  After BatchNorm over
-N tokens each feature has mean 0 and variance 1, so by Samuelson's inequality (Samuelson 1968) no value exceeds
-√(N-1), and neither does the ratio: `outlier_bound`.
+Outlier ratio: the longest token over the root-mean-square token length.  LayerNorm keeps it at 1.  After
+BatchNorm over N tokens each feature has mean 0 and variance 1, so by Samuelson's inequality (Samuelson 1968)
+no value exceeds √(N-1), and neither does the ratio: `outlier_bound`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ METRICS = {
     "hidden_max": "largest magnitude of the same",
     "ffn_rms": "root mean square of what the FFN adds to the stream",
     "attention_entropy": "mean entropy of the attention weights, in nats; ln T is uniform attention",
-    "running_gap": "median over features of |ln(running variance / batch variance)| at norm2; NaN without BatchNorm",
+    "running_gap": "median over features of |ln(running / batch variance)| at norm2; NaN without BatchNorm",
     "grad_norm": "norm of the gradient of the block's parameters",
 }
 
@@ -38,15 +38,15 @@ def token_lengths(x: Tensor) -> Tensor:
 
 
 def outlier_ratio(x: Tensor) -> Tensor:
-    """Longest over root-mean-square token length of (..., D): a scalar tensor, at least 1; NaN if any value is."""
+    """Longest over root-mean-square token length of (..., D): a scalar, at least 1; NaN if any value is."""
     squares = x.detach().float().square().sum(-1)
     return (squares.max() / squares.mean()).sqrt_()
 
 
 def attention_entropy(q: Tensor, k: Tensor) -> Tensor:
     """Mean entropy, in nats, of softmax(q·kᵀ/√d); q and k: (B, heads, T, d)."""
-    weights = (q.detach().float() @ k.detach().float().transpose(-1, -2)).mul_(q.shape[-1] ** -0.5).softmax(-1)
-    return torch.special.entr(weights).sum(-1).mean()
+    scores = q.detach().float() @ k.detach().float().transpose(-1, -2)  # (B, heads, T, T)
+    return torch.special.entr(scores.mul_(q.shape[-1] ** -0.5).softmax(-1)).sum(-1).mean()
 
 
 def batch_norm_of(module: nn.Module) -> nn.BatchNorm1d | None:
@@ -146,7 +146,7 @@ class Probe:
 
 @torch.no_grad()
 def token_norms(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """Length of every token at every site, in the mode that the model is in (running statistics are left alone).
+    """Length of every token at every site, in the mode that the model is in; running statistics stay.
 
     x: standardised images (B, C, H, W).  Returns {"norm1", "norm2", "stream"}: float32 (depth, B, T).
     """
@@ -155,7 +155,8 @@ def token_norms(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
     for block in model.blocks:
         for site, module in (("norm1", block.norm1), ("norm2", block.norm2), ("stream", block)):
             keep = found[site].append
-            handles.append(module.register_forward_hook(lambda m, i, out, keep=keep: keep(token_lengths(out))))
+            hook = module.register_forward_hook(lambda m, i, out, keep=keep: keep(token_lengths(out)))
+            handles.append(hook)
     try:
         with frozen_statistics(model):
             model(x)
@@ -168,7 +169,7 @@ def token_norms(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
 @contextmanager
 def frozen_statistics(model: nn.Module):
     """Within, a model in training mode normalizes by its batch without learning from it."""
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)] if model.training else []
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
     for norm in norms:
         norm.track_running_stats = False
     try:

@@ -56,19 +56,25 @@ class Recipe:
     def __post_init__(self):
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}={getattr(self, name)!r} is unknown; it takes one of {', '.join(allowed)}")
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} is unknown; it takes one of {', '.join(allowed)}"
+                )
         from normviz.lab.vit import ARMS
 
         if self.arm not in ARMS:
             raise ValueError(f"arm={self.arm!r} is unknown; it takes one of {', '.join(ARMS)}")
         at_least = dict.fromkeys(("depth", "width", "heads", "patch", "ffn_ratio", "steps", "eval_every"), 1)
-        at_least |= dict.fromkeys(("warmup", "crop", "probe_every", "seed", "sigma", "sigma_from", "weight_decay"), 0)
+        at_least |= dict.fromkeys(
+            ("warmup", "crop", "probe_every", "seed", "sigma", "sigma_from", "weight_decay"), 0
+        )
         at_least |= {"batch": 2, "eval_images": 1}
         for name, least in at_least.items():
             value = getattr(self, name)
             kind = float if name in ("sigma", "sigma_from", "weight_decay") else int
             if isinstance(value, bool) or not isinstance(value, (int, kind)) or not value >= least:
-                raise ValueError(f"{name}={value!r} must be {'a number' if kind is float else 'an integer'} >= {least}")
+                raise ValueError(
+                    f"{name}={value!r} must be {'a number' if kind is float else 'an integer'} >= {least}"
+                )
         if not (self.lr > 0 and math.isfinite(self.lr)):
             raise ValueError(f"lr={self.lr!r} must be a positive number")
         if self.clip is not None and not self.clip > 0:
@@ -98,11 +104,16 @@ class Recipe:
         """The recipe that `to_dict` wrote.  Raises ValueError for a field that recipes do not have."""
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(values) - known):
-            raise ValueError(f"{', '.join(unknown)}: no such field in a recipe; it takes {', '.join(sorted(known))}")
+            raise ValueError(
+                f"{', '.join(unknown)}: no such field in a recipe; it takes {', '.join(sorted(known))}"
+            )
         return cls(**values)
 
 
-_CIFAR = {"data": "cifar10", "depth": 12, "width": 64, "heads": 4, "patch": 4, "steps": 300, "flip": True, "crop": 4}
+_CIFAR = {
+    "data": "cifar10", "flip": True, "crop": 4,
+    "depth": 12, "width": 64, "heads": 4, "patch": 4, "steps": 300,
+}  # fmt: skip
 
 #: The regimes of the study.  What each one shows is recorded in `results/` under the same name.
 PRESETS = MappingProxyType(

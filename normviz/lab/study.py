@@ -28,7 +28,9 @@ _THREE = ("ln", "bn", "bn+ffnbn")
 _INTERVENTIONS = ("bn+cap", "ffnbn", "ln+ffnbn", "attn-ln", "ffn-ln", "rms")
 
 
-def _grid(names: Iterable[str], arms: Iterable[str], seeds: int, settings=({},), **fixed) -> tuple[Recipe, ...]:
+def _grid(
+    names: Iterable[str], arms: Iterable[str], seeds: int, settings=({},), **fixed
+) -> tuple[Recipe, ...]:
     """Every combination; seeds vary slowest, so that a study cut short has whole comparisons."""
     return tuple(
         preset(name, arm, seed, **fixed | setting)
@@ -79,28 +81,37 @@ def study_path(name: str, folder="results") -> Path:
 
 
 def load_study(name: str, folder="results") -> list[History]:
-    """The recorded runs of a study, in the order of its grid.  Raises FileNotFoundError where there is no record."""
+    """The recorded runs of a study, in the order of its grid.  Raises FileNotFoundError without a record."""
     path = study_path(name, folder)
     if not path.is_file():
-        raise FileNotFoundError(f"no record of study {name!r} at {path}; make one: python -m normviz study {name}")
+        raise FileNotFoundError(
+            f"no record of study {name!r} at {path}; make one: python -m normviz study {name}"
+        )
     rows = json.loads(path.read_text(encoding="utf-8"))["runs"]
     return [History.from_dict(row) for row in rows if "error" not in row]
 
 
 def run_study(
-    name: str, folder="results", *, recipes=None, jobs: int | None = None, device=None, data_folder=None, tell=print
+    name: str,
+    folder="results",
+    *,
+    recipes=None,
+    jobs: int | None = None,
+    device=None,
+    data_folder=None,
+    tell=print,
 ) -> Path:
     """Runs what is not yet recorded of a study and returns the path of its record, results/NAME.json.
 
-    The record is rewritten, whole, after every run: a study may be stopped at any moment and started again.  A run that
-    raises is recorded with its error, and tried again the next time.
-    recipes: the grid, by default that of STUDIES.  jobs: processes at a time, each on one thread; by default one per
-    core, and one in all on a GPU.  tell: called with a line of text per run.
+    The record is rewritten, whole, after every run: a study may be stopped at any moment and started again.
+    A run that raises is recorded with its error, and tried again the next time.
+    recipes: the grid, by default that of STUDIES.  jobs: processes at a time, each on one thread; by default
+    one per core, and one in all on a GPU.  tell: called with a line of text per run.
 
     Raises ValueError for an unknown name, or a record with runs that are not in the grid.
     """
     import torch
-    from joblib import Parallel, delayed
+    from joblib import Parallel, delayed, parallel_config
 
     if recipes is None:
         if name not in STUDIES:
@@ -115,7 +126,8 @@ def run_study(
     tell(f"study {name}: {len(recipes) - len(missing)} of {len(recipes)} runs recorded, {jobs} at a time")
     began = time.perf_counter()
     calls = (delayed(_run)(recipe, device, data_folder) for recipe in missing)
-    finished = Parallel(n_jobs=jobs, return_as="generator_unordered", inner_max_num_threads=1)(calls)
+    with parallel_config("loky", inner_max_num_threads=1):
+        finished = Parallel(n_jobs=jobs, return_as="generator_unordered")(calls)
     for done, row in enumerate(finished, 1):
         recipe = Recipe.from_dict(row["recipe"])
         rows[recipe] = row
@@ -144,11 +156,12 @@ def _run(recipe: Recipe, device: str, data_folder) -> dict:
 def _recorded(path: Path, recipes: tuple[Recipe, ...]) -> dict[Recipe, dict]:
     if not path.exists():
         return {}
-    rows = {Recipe.from_dict(row["recipe"]): row for row in json.loads(path.read_text(encoding="utf-8"))["runs"]}
+    runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
+    rows = {Recipe.from_dict(row["recipe"]): row for row in runs}
     if strange := set(rows) - set(recipes):
         raise ValueError(
-            f"{path} holds {len(strange)} runs that are not in the study's grid, such as {_label(min(strange, key=str))}: "
-            "the grid has changed; move the record away and run the study anew"
+            f"{path} holds {len(strange)} runs that are not in the study's grid, such as "
+            f"{_label(min(strange, key=str))}: the grid has changed; move the record away and run it anew"
         )
     return rows
 
@@ -156,7 +169,8 @@ def _recorded(path: Path, recipes: tuple[Recipe, ...]) -> dict[Recipe, dict]:
 def _write(path: Path, name: str, recipes: tuple[Recipe, ...], rows: dict[Recipe, dict]) -> None:
     """One run a line: a diff shows which runs came."""
     about = STUDIES[name].about if name in STUDIES else ""
-    lines = [json.dumps(rows[recipe], allow_nan=False, separators=(",", ":")) for recipe in recipes if recipe in rows]
+    done = [rows[recipe] for recipe in recipes if recipe in rows]
+    lines = [json.dumps(row, allow_nan=False, separators=(",", ":")) for row in done]
     head = f'{{"study": {json.dumps(name)}, "about": {json.dumps(about, ensure_ascii=False)}, "runs": [\n'
     write_atomic(path, (head + ",\n".join(lines) + "\n]}\n").encode())
 
@@ -174,8 +188,9 @@ def final_loss(history: History) -> float:
 def summary(histories: Iterable[History], by: Iterable[str] = ("name", "arm")) -> list[dict]:
     """One row per combination of recipe fields `by`, in order of appearance.
 
-    Each has these fields, `runs`, `verdicts` (kind → count), and `loss`, `accuracy` as (mean, standard deviation over
-    the runs), the deviation NaN for a single run.  A run whose test loss is not finite counts in `bad_evals`.
+    Each has these fields, `runs`, `verdicts` (kind → count), and `loss`, `accuracy` as (mean, standard
+    deviation over the runs), the deviation NaN for a single run.  A run whose test loss is not finite counts
+    in `bad_evals`.
     """
     by, cells = tuple(by), {}
     for history in histories:
@@ -209,7 +224,8 @@ def table(rows: list[dict]) -> str:
         (loss, loss_sd), (accuracy, accuracy_sd) = row["loss"], row["accuracy"]
         bad = f"; {row['bad_evals']} test losses not finite" if row["bad_evals"] else ""
         lines.append(
-            f"{fields:32} loss {loss:6.3f} ± {loss_sd:5.3f}   accuracy {accuracy:.3f} ± {accuracy_sd:.3f}   {kinds}{bad}"
+            f"{fields:32} loss {loss:6.3f} ± {loss_sd:5.3f}   "
+            f"accuracy {accuracy:.3f} ± {accuracy_sd:.3f}   {kinds}{bad}"
         )
     return "\n".join(lines)
 

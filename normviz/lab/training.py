@@ -40,16 +40,17 @@ def train(
 ) -> History:
     """Trains the ViT of a recipe and returns the record, also of a run that was stopped or went to NaN.
 
-    on_step: called as on_step(history) whenever new losses are in the record (every step on a CPU, every tenth on a
-        GPU); returning False ends the training.  Ctrl-C ends it too, and keeps the record.
+    on_step: called as on_step(history) whenever new losses are in the record (every step on a CPU, every
+        tenth on a GPU); returning False ends the training.  Ctrl-C ends it too, and keeps the record.
     out: folder for checkpoints, every `checkpoint_every` steps and at the end, and for history.json.
-    resume: go on from the newest sound checkpoint in `out`.  A damaged one is named in a warning and the one before it
-        is used.  On a CPU, with the same number of threads, the record is bit-identical to an uninterrupted one.
+    resume: go on from the newest sound checkpoint in `out`.  A damaged one is named in a warning and the one
+        before it is used.  On a CPU, with the same number of threads, the record is bit-identical to an
+        uninterrupted one.
     images: the data set, if it is loaded already; data_folder: see `load_cifar10`.
     device: "cpu", "cuda", …; by default the GPU if there is one.
 
-    Raises ValueError for arguments that do not go together, DataError where the data cannot be had, CheckpointError
-    where no checkpoint is sound or they belong to another recipe.
+    Raises ValueError for arguments that do not go together, DataError where the data cannot be had,
+    CheckpointError where no checkpoint is sound or they belong to another recipe.
     """
     if resume and out is None:
         raise ValueError("resume=True needs out=…, the folder with the checkpoints")
@@ -125,7 +126,8 @@ def train(
                     break
             bar.update()
     except KeyboardInterrupt:
-        # The optimizer may have been caught in mid-step: the record is kept, the newest checkpoint stays the one before
+        # The optimizer may have been caught in mid-step: the record is kept, the newest checkpoint stays the
+        # one before
         if pending:
             read_losses()
         history.meta["stopped"] = len(history.loss)
@@ -137,11 +139,13 @@ def train(
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, images: Images, *, count: int | None = None, batch: int = 64, autocast=nullcontext) -> dict:
-    """Test loss and accuracy, with running statistics (`loss`, `accuracy`) and with each batch's own (`batch_…`).
+def evaluate(
+    model: nn.Module, images: Images, *, count: int | None = None, batch: int = 64, autocast=nullcontext
+) -> dict:
+    """Test loss and accuracy, by running statistics (`loss`, …) and by each batch's own (`batch_loss`, …).
 
-    count: only the first so many test images.  An image whose logits are not finite counts as wrong; `nonfinite` says
-    how many there are.  The model's mode and running statistics stay as they are.
+    count: only the first so many test images.  An image whose logits are not finite counts as wrong;
+    `nonfinite` says how many there are.  The model's mode and running statistics stay as they are.
     """
     was_training = model.training
     x, y = images.test_x[:count], images.test_y[:count]

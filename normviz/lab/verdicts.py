@@ -24,17 +24,20 @@ class Verdict(NamedTuple):
 
 
 def verdict(history: History) -> Verdict:
-    """Judges a run.  Losses are means over a trailing window of a twentieth of the steps; the final loss is the mean of
-    the last tenth.  With chance = ln(classes), the first line that applies:
+    """Judges a run by the first line that applies.
+
+    Losses are means over a trailing window of a twentieth of the steps, the final loss is the mean of the
+    last tenth, and chance is ln(classes):
 
     - diverged: a training loss is not finite, or the final loss is at least 1.5 chance;
     - crashed: the loss was down to 0.5 chance, and the final loss is back at 0.8 chance or more;
     - stalled: the final loss is at least 0.8 chance;
-    - trained: the final loss is at most 0.25 chance and the last test accuracy at least 70 % of the way from chance to 1;
+    - trained: the final loss is at most 0.25 chance, and the last test accuracy at least 70 % of the way from
+      chance to 1;
     - delayed: anything between.
 
-    `step` is where training first reached 0.25 chance (trained), the first step that was not finite or the last
-    time that the loss went past 1.5 chance (diverged), or past 0.8 chance (crashed); otherwise None.
+    `step` is where training first reached 0.25 chance (trained), the first step that was not finite or the
+    last time that the loss went past 1.5 chance (diverged), or past 0.8 chance (crashed); otherwise None.
     Raises ValueError for a history without a step.
     """
     if not history.loss:

@@ -1,7 +1,7 @@
 """A vision transformer on one page, with its four norm slots in sight.
 
-Pre-norm ViT (Dosovitskiy et al. 2021, arXiv:2010.11929) with mean pooling and no class token.  What differs between
-two runs of the study is the row of `ARMS` that fills the slots, and nothing else.
+Pre-norm ViT (Dosovitskiy et al. 2021, arXiv:2010.11929) with mean pooling and no class token.  What differs
+between two runs of the study is the row of `ARMS` that fills the slots, and nothing else.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class Arm(NamedTuple):
 
 ARMS = MappingProxyType(
     {
-        "ln": Arm("layer_token", "layer_token", None, "layer_token", about="LayerNorm everywhere, as ViT has it"),
+        "ln": Arm("layer_token", "layer_token", None, "layer_token", about="LayerNorm everywhere, as usual"),
         "bn": Arm("batch", "batch", None, "batch", about="every LayerNorm replaced by BatchNorm"),
-        "bn+ffnbn": Arm("batch", "batch", "batch", "batch", about="the cure: one more BatchNorm inside the FFN"),
+        "bn+ffnbn": Arm("batch", "batch", "batch", "batch", about="the cure: BatchNorm inside the FFN too"),
         "rms": Arm("rms", "rms", None, "rms", about="RMSNorm everywhere, as language models have it"),
         # Interventions: each takes away one suspect
-        "bn+cap": Arm("batch", "batch", None, "batch", cap=3.0, about="BN, but no token longer than 3√D leaves it"),
+        "bn+cap": Arm("batch", "batch", None, "batch", cap=3.0, about="BN; no token may be longer than 3√D"),
         "ffnbn": Arm(None, None, "batch", "batch", about="FFN-BN alone, nothing in front of the branches"),
         "ln+ffnbn": Arm("layer_token", "layer_token", "batch", "layer_token", about="LN with the cure added"),
         "attn-ln": Arm("layer_token", "batch", None, "batch", about="BN, but LN before attention"),
@@ -95,7 +95,8 @@ class Attention(nn.Module):
 
     def split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         b, t, _ = qkv.shape
-        return qkv.view(b, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)  # three of (B, heads, T, D/heads)
+        qkv = qkv.view(b, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # (3, B, heads, T, D/heads)
+        return qkv.unbind(0)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.scaled_dot_product_attention(*self.split(self.qkv(x)))  # (B, heads, T, D/heads)
@@ -105,8 +106,8 @@ class Attention(nn.Module):
 class FFN(nn.Module):
     """Two linear layers around a nonlinearity.
 
-    "gelu" answers k times the token with k times the output (nearly); "swiglu" (Shazeer 2020, arXiv:2002.05202)
-    multiplies two images of the token, so it answers with k².
+    "gelu" answers k times the token with about k times the output; "swiglu" (Shazeer 2020, arXiv:2002.05202)
+    multiplies two images of the token, so it answers with about k².
     """
 
     def __init__(self, kind: str, width: int, hidden: int, norm: nn.Module):
@@ -149,8 +150,9 @@ class ViT(nn.Module):
     """Images (B, C, H, W), already standardised, to logits (B, classes)."""
 
     def __init__(
-        self, arm: str = "ln", *, ffn: str = "gelu", channels: int = 1, size: int = 8, patch: int = 2, depth: int = 16,
-        width: int = 48, heads: int = 3, ffn_ratio: int = 4, classes: int = 10, seed: int | None = None,
+        self, arm: str = "ln", *, ffn: str = "gelu", channels: int = 1, size: int = 8, classes: int = 10,
+        patch: int = 2, depth: int = 16, width: int = 48, heads: int = 3, ffn_ratio: int = 4,
+        seed: int | None = None,
     ):  # fmt: skip
         super().__init__()
         if arm not in ARMS:
@@ -158,7 +160,8 @@ class ViT(nn.Module):
         self.arm = ARMS[arm]
         self.embedding = PatchEmbedding(channels, size, patch, width)
         tokens = self.embedding.tokens
-        self.blocks = nn.ModuleList(Block(self.arm, tokens, width, heads, ffn, ffn_ratio) for _ in range(depth))
+        blocks = (Block(self.arm, tokens, width, heads, ffn, ffn_ratio) for _ in range(depth))
+        self.blocks = nn.ModuleList(blocks)
         self.final = slot(self.arm.final, tokens, width)
         self.head = nn.Linear(width, classes)
         self.reset(seed)
