@@ -41,10 +41,10 @@ class RunningStats(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """A tensor on its way through a normalization; the first four have the input's shape.
+    """A tensor on its way through a normalization; all six have the input's shape.
 
-    `mean` and `var` broadcast against the input seen as `view` (see `_view`); `var` is the biased variance, for
-    RMSNorm the mean square (its `mean` is zero).
+    `mean` and `var` hold at every cell the statistics of its set; `var` is the biased variance, for RMSNorm the
+    mean square (its `mean` is zero).
     """
 
     raw: Tensor
@@ -123,6 +123,7 @@ def normalize_steps(
         affine = affine * (weight.view(per_channel) if row.affine_per == "channel" else weight)
     if bias is not None:
         affine = affine + (bias.view(per_channel) if row.affine_per == "channel" else bias)
+    mean, var = (_unview(s.expand_as(view), axes) for s in (mean, var))
     return Steps(x, _unview(centred, axes), _unview(scaled, axes), affine.to(x.dtype), mean, var)
 
 
@@ -154,7 +155,9 @@ def normalize(
     positive, or a single value per channel where torch refuses it too.
     Sources: `METHODS[method].source`.
     """
-    return normalize_steps(x, method, num_groups, eps, weight, bias, running, training, momentum, layout).affine
+    return normalize_steps(
+        x, method, num_groups, eps, weight, bias, running, training, momentum, layout
+    ).affine
 
 
 def _number_of_sets(view: Tensor, dims: tuple[int, ...]) -> int:
@@ -170,15 +173,23 @@ def _check_options(row, axes, eps, weight, bias, running, training) -> None:
     expected = affine_shape(row, axes)
     for name, value in (("weight", weight), ("bias", bias)):
         if value is not None and tuple(value.shape) != expected:
-            raise ValueError(f"{name} has shape {tuple(value.shape)}; {row.key!r} takes {expected} for x of {axes.shape}")
+            raise ValueError(
+                f"{name} has shape {tuple(value.shape)}; {row.key!r} takes {expected} for x of {axes.shape}"
+            )
     if running is not None and not row.running:
-        raise ValueError(f"running= does not go with method {row.key!r}: only 'batch' keeps running statistics")
+        raise ValueError(
+            f"running= does not go with method {row.key!r}: only 'batch' keeps running statistics"
+        )
     if running is None and row.running and not training:
-        raise ValueError(f"training=False needs running= for method {row.key!r}: the statistics that it is to use")
+        raise ValueError(
+            f"training=False needs running= for method {row.key!r}: the statistics that it is to use"
+        )
     if running is not None:
         for name, value in zip(("mean", "var"), running[:2], strict=True):
             if tuple(value.shape) != (axes.channels,):
-                raise ValueError(f"running {name} has shape {tuple(value.shape)}; it takes ({axes.channels},)")
+                raise ValueError(
+                    f"running {name} has shape {tuple(value.shape)}; it takes ({axes.channels},)"
+                )
 
 
 @torch.no_grad()
@@ -189,7 +200,9 @@ def _update(running: RunningStats, mean: Tensor, var: Tensor, size: int, momentu
         count += 1
     if momentum is None:
         if count is None:
-            raise ValueError("momentum=None averages over all batches and needs running= with a count (RunningStats)")
+            raise ValueError(
+                "momentum=None averages over all batches and needs running= with a count (RunningStats)"
+            )
         momentum = 1.0 / float(count)
     running[0].lerp_(mean.to(running[0].dtype), momentum)
     running[1].lerp_((var * (size / (size - 1))).to(running[1].dtype), momentum)

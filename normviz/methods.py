@@ -25,7 +25,16 @@ ROLES = MappingProxyType(
     {"N": "sample", "B": "sample", "C": "channel", "D": "channel"} | dict.fromkeys("HWLT", "position")
 )
 AXIS_NAMES = MappingProxyType(
-    {"N": "batch", "B": "batch", "C": "channel", "D": "width", "H": "height", "W": "width", "L": "length", "T": "time"}
+    {
+        "N": "batch",
+        "B": "batch",
+        "C": "channel",
+        "D": "width",
+        "H": "height",
+        "W": "width",
+        "L": "length",
+        "T": "time",
+    }
 )
 
 
@@ -169,7 +178,9 @@ def axes_of(shape: Iterable[int], layout: str = "NCHW") -> Axes:
     axes = Axes(sizes, ranks[len(sizes)])
     for size, letter in zip(*axes, strict=True):
         if size < 1:
-            raise ValueError(f"shape={sizes} has an empty axis: {letter}={size}; every axis needs at least 1 cell")
+            raise ValueError(
+                f"shape={sizes} has an empty axis: {letter}={size}; every axis needs at least 1 cell"
+            )
     return axes
 
 
@@ -186,10 +197,14 @@ def check_groups(row: Method, channels: int, num_groups: int | None) -> int:
     """
     if not row.grouped:
         if num_groups is not None:
-            raise ValueError(f"num_groups={num_groups!r} does not go with method {row.key!r}, which has no groups")
+            raise ValueError(
+                f"num_groups={num_groups!r} does not go with method {row.key!r}, which has no groups"
+            )
         return 1
     if isinstance(num_groups, bool) or num_groups not in divisors(channels):
-        raise ValueError(f"num_groups={num_groups!r} does not divide C={channels}; it takes one of {divisors(channels)}")
+        raise ValueError(
+            f"num_groups={num_groups!r} does not divide C={channels}; it takes one of {divisors(channels)}"
+        )
     return int(num_groups)
 
 
@@ -270,6 +285,11 @@ def title(method: str, num_groups: int | None = None) -> str:
     return f"{row.name}, G={num_groups}" if row.grouped else row.name
 
 
+def statistics_text(row: Method, mean: float, std: float) -> str:
+    """μ and σ of a set; RMSNorm knows only the root mean square."""
+    return f"μ={mean:.3g}, σ={std:.3g}" if row.centred else f"root mean square={std:.3g}"
+
+
 def caption(
     method: str,
     shape: Iterable[int],
@@ -293,8 +313,11 @@ def caption(
         others = "no other cell" if size == 1 else f"{size - 1} other cell{'s' if size > 2 else ''}"
         text += f"the cursor cell shares its {shared} with {others}; "
     if mean is not None and std is not None:
-        text += f"μ={mean:.3g}, σ={std:.3g}; " if row.centred else f"root mean square={std:.3g}; "
-    return text + f"{count.sets} set{'s' if count.sets > 1 else ''} in all ({count.formula} = {count.values} statistics)."
+        text += f"{statistics_text(row, mean, std)}; "
+    return (
+        text
+        + f"{count.sets} set{'s' if count.sets > 1 else ''} in all ({count.formula} = {count.values} statistics)."
+    )
 
 
 class TorchCall(NamedTuple):

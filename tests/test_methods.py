@@ -50,7 +50,9 @@ def test_count_is_the_number_of_labels(case):
 
 def test_the_articles_count():
     assert nv.count_statistics("layer_token", (4, 6, 3, 3)) == (36, 72, "2NHW")
-    formulas = {m: nv.count_statistics(m, (4, 6, 3, 3), 2 if m == "group" else None).formula for m in nv.METHODS}
+    formulas = {
+        m: nv.count_statistics(m, (4, 6, 3, 3), 2 if m == "group" else None).formula for m in nv.METHODS
+    }
     assert formulas == {
         "batch": "2C", "layer": "2N", "layer_token": "2NHW", "instance": "2NC", "group": "2NG", "rms": "NHW",
     }  # fmt: skip
@@ -66,7 +68,9 @@ def test_order_is_the_fields():
 def test_extreme_groups_are_layer_and_instance(case):
     _, shape, _, layout = case
     channels = axes_of(shape, layout).channels
-    np.testing.assert_array_equal(nv.partition("group", shape, 1, layout), nv.partition("layer", shape, None, layout))
+    np.testing.assert_array_equal(
+        nv.partition("group", shape, 1, layout), nv.partition("layer", shape, None, layout)
+    )
     assert "layer" in coincides_with("group", shape, 1, layout)
     assert "instance" in coincides_with("group", shape, channels, layout)
 

@@ -1,0 +1,1 @@
+"""How it looks: scenes (pure geometry) and the ways of showing them (SVG, matplotlib, widgets)."""

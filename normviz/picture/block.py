@@ -1,0 +1,262 @@
+"""Two views of a tensor's cells: the block of the Group Normalization paper, and every cell unfolded.  numpy only."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from normviz.methods import AXIS_NAMES, ROLES, Axes
+from normviz.picture.colors import AXIS_COLORS, INK, PAPER, SET_FILLS, readable_on
+from normviz.picture.scene import TEXT, Box, Cells, Label, Strokes
+
+
+def _grid(n, c, p):
+    return tuple(a.ravel() for a in np.meshgrid(n, c, p, indexing="ij"))
+
+
+class _Projection:
+    """Oblique view of a block: C to the right, positions down, N into the depth (up and to the right)."""
+
+    def __init__(self, shape: tuple[int, int, int], box: Box):
+        n, c, p = shape
+        depth = min(17.0, 0.30 * box.width / n, 0.26 * box.height / n)
+        self.into = np.array([0.80, -0.55]) * depth
+        wide, high = box.width - n * self.into[0], box.height + n * self.into[1]
+        self.right = np.array([min(30.0, wide / c), 0.0])
+        self.down = np.array([0.0, min(26.0, high / p)])
+        used = np.array([c * self.right[0] + n * self.into[0], p * self.down[1] - n * self.into[1]])
+        self.matrix = np.array([self.into, self.right, self.down])
+        slack = np.array([box.width, box.height]) - used
+        self.origin = np.array([box.x, box.y]) + slack / 2 - [0, n * self.into[1]]
+
+    def __call__(self, n, c, p) -> np.ndarray:
+        """Corner (n, c, p) of the grid as a point (…, 2)."""
+        return self.origin + np.stack(np.broadcast_arrays(n, c, p), axis=-1) @ self.matrix
+
+    def quads(self, face: int, n, c, p) -> np.ndarray:
+        """Corners (F, 4, 2) of the front (0), top (1) or right (2) side of cells."""
+        ring = {
+            0: ((0, 0, 0), (0, 1, 0), (0, 1, 1), (0, 0, 1)),
+            1: ((0, 0, 0), (0, 1, 0), (1, 1, 0), (1, 0, 0)),
+            2: ((0, 1, 0), (1, 1, 0), (1, 1, 1), (0, 1, 1)),
+        }[face]
+        corners = np.stack([n, c, p], axis=1)[:, None, :] + np.array(ring)
+        return self.origin + corners @ self.matrix
+
+
+def _visible(low, high):
+    """Index arrays of the three visible sides of the box of cells low … high-1 (n, c, p)."""
+    spans = [np.arange(a, b) for a, b in zip(low, high, strict=True)]
+    yield 0, _grid(spans[0][:1], spans[1], spans[2])
+    yield 1, _grid(spans[0], spans[1], spans[2][:1])
+    yield 2, _grid(spans[0], spans[1][-1:], spans[2])
+
+
+def _segments(view: _Projection, starts: np.ndarray, along: tuple[int, int, int]) -> np.ndarray:
+    """Segments (S, 2, 2) from grid corners `starts` (S, 3) to the corner `along` further."""
+    ends = starts + np.array(along)
+    return np.stack([view(*starts.T), view(*ends.T)], axis=1)
+
+
+def _edges(view: _Projection, cells: Cells) -> np.ndarray:
+    """Segments between neighbouring faces that belong to unlike sets."""
+    lab, right = cells.labels, cells.shape[1]
+    parts = []
+    # Each visible side as a 2-D map of labels; its two directions; where its corners lie in the block
+    for side, (u, v), fixed in (
+        (lab[0], (1, 2), (0, 0, 0)),
+        (lab[:, :, 0], (0, 1), (0, 0, 0)),
+        (lab[:, -1], (0, 2), (0, right, 0)),
+    ):
+        for axis, (normal, along) in enumerate(((u, v), (v, u))):
+            unlike = np.argwhere(np.diff(side, axis=axis) != 0)
+            starts = np.tile(fixed, (len(unlike), 1))
+            starts[:, (u, v)] += unlike
+            starts[:, normal] += 1
+            parts.append(_segments(view, starts, tuple(int(i == along) for i in range(3))))
+    return np.concatenate(parts)
+
+
+_CORNERS = np.array(list(np.ndindex(2, 2, 2)))  # bit by bit: low or high along n, c, p
+#: Edges of a box as pairs of corners, the nine in sight and the three that meet in the corner (deep, left, bottom)
+_EDGE_PAIRS: dict[bool, list[tuple[int, int]]] = {False: [], True: []}
+for _a in range(8):
+    for _axis, _step in enumerate((4, 2, 1)):
+        if not _a & _step:
+            _hidden = all(_CORNERS[_a][i] == (1, 0, 1)[i] for i in range(3) if i != _axis)
+            _EDGE_PAIRS[_hidden].append((_a, _a + _step))
+
+
+def _frame(view: _Projection, low, high, hidden: bool) -> np.ndarray:
+    """The nine visible edges of a box of cells, or the three hidden ones."""
+    corners = view(*np.where(_CORNERS, high, low).T)
+    return corners[np.array(_EDGE_PAIRS[hidden])]
+
+
+def set_bounds(cells: Cells) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The box low … high-1 of the cursor's set within the window (a set is always a box)."""
+    inside = np.argwhere(cells.labels == cells.labels[cells.cursor])
+    return tuple(inside.min(axis=0)), tuple(inside.max(axis=0) + 1)
+
+
+def axis_label(axes: Axes, role: str) -> str:
+    """`N=4 (batch)`, `C=8 (channel)`, `H·W=4·4 (height, width)`."""
+    at = [i for i, letter in enumerate(axes.letters) if ROLES[letter] == role]
+    if not at:
+        return ""
+    letters = [axes.letters[i] for i in at]
+    sizes = "·".join(str(axes.shape[i]) for i in at)
+    return f"{'·'.join(letters)}={sizes} ({', '.join(AXIS_NAMES[letter] for letter in letters)})"
+
+
+def block(cells: Cells, box: Box, *, labels: bool = True) -> list:
+    """The block of the Group Normalization paper (its figure 2): N into the depth, C to the right, positions down.
+
+    Cells are coloured by set or by value.  The cursor's set is drawn as if the block were of glass: its own three
+    sides and its outline lie on top, the cursor cell in bold.
+    """
+    pad = 26 if labels else 4
+    inner = Box(
+        box.x + pad, box.y + 6, box.width - pad - (34 if labels else 4), box.height - (30 if labels else 12)
+    )
+    n, c, p = cells.shape
+    view = _Projection(cells.shape, inner)
+    items: list = []
+    quads = {}
+    for face, index in _visible((0, 0, 0), (n, c, p)):
+        quads[face] = view.quads(face, *index)
+        items += cells.faces(quads[face], index, face, name="cell")
+    items.append(Strokes(_thin(view, (0, 0, 0), (n, c, p)), PAPER, 0.6, name="grid"))
+    items.append(Strokes(_edges(view, cells), INK, 0.8, name="border"))
+    items.append(Strokes(_frame(view, (0, 0, 0), (n, c, p), hidden=False), INK, 1.4, name="frame"))
+    if cells.color == "set" and cells.labels.max() - cells.labels.min() < 100:
+        items += _set_numbers(cells, quads)
+
+    if cells.cursor is not None:
+        low, high = set_bounds(cells)
+        for face, index in _visible(low, high):
+            items += cells.faces(view.quads(face, *index), index, face, name="set-cell", strong=True)
+        items.append(Strokes(_thin(view, low, high), PAPER, 0.6, name="grid"))
+        items.append(Strokes(_frame(view, low, high, hidden=True), INK, 1.2, dashed=True, name="set-outline"))
+        items.append(Strokes(_frame(view, low, high, hidden=False), INK, 2.4, name="set-outline"))
+        at = cells.cursor
+        one = tuple(i + 1 for i in at)
+        for face, index in _visible(at, one):
+            items += cells.faces(view.quads(face, *index), index, face, name="cursor", strong=True)
+        items.append(Strokes(_frame(view, at, one, hidden=False), PAPER, 4.6, name="halo"))
+        items.append(Strokes(_frame(view, at, one, hidden=False), INK, 2.6, name="cursor-outline"))
+    if labels:
+        items += _axis_labels(view, cells, box)
+    return items
+
+
+def _thin(view: _Projection, low: tuple[int, ...], high: tuple[int, ...]) -> np.ndarray:
+    """The cell grid on the three visible sides of a box."""
+    (n0, c0, p0), (n1, c1, p1) = low, high
+    spans = (n1 - n0, c1 - c0, p1 - p0)
+    parts = []
+    # Lines at every inner step of an axis, running along each of the other two, on the side that shows them
+    for step, along, corner in (
+        (1, 2, (n0, c0, p0)), (2, 1, (n0, c0, p0)),  # front
+        (0, 1, (n0, c0, p0)), (1, 0, (n0, c0, p0)),  # top
+        (0, 2, (n0, c1, p0)), (2, 0, (n0, c1, p0)),  # side
+    ):  # fmt: skip
+        starts = np.tile(corner, (max(0, spans[step] - 1), 1))
+        starts[:, step] += np.arange(1, spans[step])
+        parts.append(_segments(view, starts, tuple(spans[i] if i == along else 0 for i in range(3))))
+    return np.concatenate(parts)
+
+
+def _axis_labels(view: _Projection, cells: Cells, box: Box) -> list:
+    n, c, p = cells.shape
+    below, left, right = view(0, c / 2, p), view(0, 0, p / 2), view(n, c, 0)[0]
+    channel, position, sample = (axis_label(cells.axes, role) for role in ("channel", "position", "sample"))
+    return [
+        Label(below[0], below[1] + 17, channel, TEXT, "middle", AXIS_COLORS["channel"], bold=True),
+        Label(left[0] - 9, left[1], position, TEXT, "middle", AXIS_COLORS["position"], bold=True, angle=90),
+        Label(
+            min(box.x + box.width, right + 60),
+            below[1] + 17,
+            sample,
+            TEXT,
+            "end",
+            AXIS_COLORS["sample"],
+            bold=True,
+        ),
+    ]
+
+
+def _set_numbers(cells: Cells, quads: dict[int, np.ndarray]) -> list:
+    """The number of each set, once: on all the sets that a side shows first, or on none where one would not fit."""
+    items, done = [], set()
+    mine = None if cells.cursor is None else cells.labels[cells.cursor]
+    for face, index in _visible((0, 0, 0), cells.shape):
+        if face == 1:
+            continue  # the slanted top has no room for upright numbers
+        names, first, inverse = np.unique(cells.labels[index], return_index=True, return_inverse=True)
+        low, high = np.full((len(names), 2), np.inf), np.full((len(names), 2), -np.inf)
+        np.minimum.at(low, inverse, quads[face].min(axis=1))
+        np.maximum.at(high, inverse, quads[face].max(axis=1))
+        fresh = [i for i, k in enumerate(names.tolist()) if k not in done]
+        needed = [(7.5 * len(str(names[i])) + 2, 13) for i in fresh]
+        if any((high[i] - low[i] < need).any() for i, need in zip(fresh, needed, strict=True)):
+            continue
+        for i in fresh:
+            k = int(names[i])
+            done.add(k)
+            fill = SET_FILLS[int(mine is not None and k != mine)][face][int(cells.hues[index][first[i]])]
+            x, y = (low[i] + high[i]) / 2
+            items.append(Label(float(x), float(y) + 4, str(k), TEXT, "middle", readable_on(fill)))
+    return items
+
+
+def sheet(cells: Cells, box: Box) -> list:
+    """Every cell, unfolded: a row for each sample, a column for each channel, each tile an image of H × W."""
+    n, c, p = cells.shape
+    rows, columns = cells.tile
+    if rows * columns != p:  # the window cuts the positions: show them in one line
+        rows, columns = 1, p
+    head, left, gap = 18, 20, 5
+    size = min(
+        (box.width - left) / c / (columns + gap / 14), (box.height - head) / n / (rows + gap / 14), 22.0
+    )
+    gap = min(gap, 0.36 * size * max(rows, columns))
+    size = min((box.width - left - c * gap) / c / columns, (box.height - head - n * gap) / n / rows, 22.0)
+    step = np.array([columns * size + gap, rows * size + gap])
+    corner = np.array([box.x + left, box.y + head])
+
+    index = _grid(np.arange(n), np.arange(c), np.arange(p))
+    y, x = np.divmod(index[2], columns)
+    origin = corner + np.stack([index[1] * step[0] + x * size, index[0] * step[1] + y * size], axis=1)
+    ring = np.array([(0, 0), (1, 0), (1, 1), (0, 1)]) * size
+    quads = origin[:, None, :] + ring
+    items = cells.faces(quads, index, 0, name="sheet-cell")
+    shapes = items[0]
+    shapes.stroke, shapes.width = PAPER, 0.5 if size > 5 else 0.0
+
+    for k in range(c):
+        x = corner[0] + k * step[0] + columns * size / 2
+        if step[0] >= 14 or k % 4 == 0:
+            text = f"{'c' if step[0] < 34 else 'c='}{k + cells.start[1]}"
+            items.append(Label(x, box.y + 11, text, TEXT, "middle", AXIS_COLORS["channel"]))
+    for k in range(n):
+        y = corner[1] + k * step[1] + rows * size / 2 + 4
+        items.append(Label(corner[0] - 5, y, str(k + cells.start[0]), TEXT, "end", AXIS_COLORS["sample"]))
+    if cells.cursor is not None:
+        mine = cells.labels[index] == cells.labels[cells.cursor]
+        items.append(Strokes(_outline(origin[mine], size), INK, 1.8, name="set-outline"))
+        at = np.flatnonzero((cells.cursor == np.array(index).T).all(axis=1))
+        ring = np.array([quads[at[0]], np.roll(quads[at[0]], -1, axis=0)]).transpose(1, 0, 2)
+        items.append(Strokes(ring, PAPER, 4.6, name="halo"))
+        items.append(Strokes(ring, INK, 2.6, name="cursor-outline"))
+    return items
+
+
+def _outline(corners: np.ndarray, size: float) -> np.ndarray:
+    """The border of a union of squares with these upper left corners: sides that no two squares share."""
+    sides = {}
+    for x, y in np.round(corners, 3).tolist():
+        for a, b in (((0, 0), (1, 0)), ((0, 1), (1, 1)), ((0, 0), (0, 1)), ((1, 0), (1, 1))):
+            side = ((x + a[0] * size, y + a[1] * size), (x + b[0] * size, y + b[1] * size))
+            key = tuple(round(v, 1) for point in side for v in point)
+            sides[key] = None if key in sides else side
+    return np.array([s for s in sides.values() if s is not None]).reshape(-1, 2, 2)

@@ -1,0 +1,92 @@
+"""A scene on matplotlib axes: the PNG twin of every SVG picture."""
+
+from __future__ import annotations
+
+import io
+
+from normviz.picture.colors import PAPER
+from normviz.picture.scene import Label, Scene, Shapes, Strokes
+
+DPI = 100  # at 100 dots an inch a scene's pixel is a figure's pixel
+POINTS = 72 / DPI
+
+
+def draw(scene: Scene, ax) -> None:
+    """Draw a scene on axes whose data units become the scene's pixels."""
+    from matplotlib.collections import LineCollection, PolyCollection
+
+    ax.set(xlim=(0, scene.width), ylim=(scene.height, 0))
+    ax.set_axis_off()
+    for order, item in enumerate(scene.items):
+        if isinstance(item, Shapes):
+            # An edge of the fill's own colour closes the hairlines that antialiasing leaves between faces
+            edge = item.stroke if item.stroke and item.width else "face"
+            width = (item.width or 0.3) * POINTS
+            ax.add_collection(
+                PolyCollection(
+                    item.points,
+                    facecolors=item.fills,
+                    edgecolors=edge,
+                    linewidths=width,
+                    alpha=item.opacity,
+                    zorder=order,
+                ),
+                autolim=False,
+            )
+        elif isinstance(item, Strokes):
+            style = (0, (3, 2)) if item.dashed else "solid"
+            ax.add_collection(
+                LineCollection(
+                    item.points,
+                    colors=item.color,
+                    linewidths=item.width * POINTS,
+                    linestyles=style,
+                    zorder=order,
+                    capstyle="round",
+                ),
+                autolim=False,
+            )
+        elif isinstance(item, Label):
+            align = {"start": "left", "middle": "center", "end": "right"}[item.anchor]
+            ax.text(
+                item.x, item.y, item.text, size=item.size * POINTS, color=item.color, ha=align, va="baseline",
+                weight="bold" if item.bold else "normal", rotation=item.angle, rotation_mode="anchor", zorder=order,
+                family="DejaVu Sans", parse_math=False,
+            )  # fmt: skip
+
+
+def figure(scene: Scene):
+    """A matplotlib Figure of the scene with its alt text as attribute `alt`.
+
+    Made without pyplot, so that nothing is shown twice; a notebook gets PNG, alt text and nothing that varies.
+    """
+    from matplotlib.figure import Figure
+
+    class SceneFigure(Figure):
+        alt = scene.alt
+
+        def _ipython_display_(self):
+            from IPython.display import display
+
+            display(
+                {"image/png": png_bytes(self), "text/plain": self.alt},
+                metadata={"image/png": {"alt": self.alt, "width": scene.width}},
+                raw=True,
+            )
+
+    fig = SceneFigure(figsize=(scene.width / DPI, scene.height / DPI), dpi=DPI, facecolor=PAPER)
+    draw(scene, fig.add_axes((0, 0, 1, 1)))
+    return fig
+
+
+def png_bytes(fig, dpi: int = DPI) -> bytes:
+    """A figure of ours as PNG; the alt text travels along as the file's description."""
+    buffer = io.BytesIO()
+    # Without the version of matplotlib the same picture is the same file
+    fig.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None, "Description": fig.alt})
+    return buffer.getvalue()
+
+
+def to_png(scene: Scene, dpi: int = DPI) -> bytes:
+    """The scene as PNG bytes."""
+    return png_bytes(figure(scene), dpi)

@@ -1,0 +1,264 @@
+"""The explorers: ipywidgets around scenes.  Core widgets only, so that ipywidgets 7.7 (Colab) and 8 both do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from html import escape
+
+import ipywidgets as w
+import numpy as np
+import torch
+
+from normviz.methods import AXIS_NAMES, METHODS, ROLES, axes_of, divisors, method_row
+from normviz.picture import axes as view
+from normviz.picture.colors import AXIS_COLORS, INK, PAPER
+from normviz.picture.figures import as_array
+from normviz.picture.png import to_png
+from normviz.picture.svg import to_svg
+from normviz.samples import digit_features
+
+
+class Explorer(w.VBox):
+    """A root widget that leaves a PNG behind: where no kernel runs, a saved notebook shows the picture instead.
+
+    A subclass says `twin()`: the scene as it stands, with its caption.
+    """
+
+    def twin(self):
+        raise TypeError(f"{type(self).__name__} has no static twin")
+
+    def _repr_mimebundle_(self, include=None, exclude=None, **kwargs):
+        scene = self.twin()
+        data = {
+            "text/plain": type(self).__name__,
+            "image/png": to_png(scene),
+            "application/vnd.jupyter.widget-view+json": {
+                "version_major": 2,
+                "version_minor": 0,
+                "model_id": self.model_id,
+            },
+        }
+        return data, {"image/png": {"alt": scene.alt, "width": int(scene.width)}}
+
+    def _ipython_display_(self, **kwargs):
+        # ipywidgets 7 shows through this method and 8 through the bundle; with both defined, IPython comes here
+        from IPython.display import display
+
+        data, metadata = self._repr_mimebundle_()
+        display(data, metadata=metadata, raw=True)
+
+
+def _html(text: str) -> w.HTML:
+    return w.HTML(text, layout=w.Layout(width="auto", margin="0"))
+
+
+#: The most cells along an axis that sliders reach; a larger tensor is explored by its first part
+REACH = {"sample": 8, "channel": 16, "position": 8}
+
+
+class AxesExplorer(Explorer):
+    """Which cells share their statistics, on a real tensor, under every method.  Made by `explore_axes`.
+
+    `state`, `x` and `reading` are what is shown now; `controls` are the widgets by name: "method", "groups",
+    "color", "step", "compare", "eps", "gamma", "beta", the sizes by their letter ("N"), the cursor by the small
+    letter ("n").
+    """
+
+    def __init__(
+        self,
+        take: Callable[[tuple[int, ...]], np.ndarray],
+        largest,
+        *,
+        layout="NCHW",
+        method="batch",
+        note="",
+    ):
+        self._take, self._note = take, note
+        self._letters = axes_of(largest, layout).letters
+        self._busy = False
+        start = tuple(min(size, want) for size, want in zip(largest, self._first_sizes(), strict=True))
+        self.state = view.default_state(start, layout, method)
+        self.controls: dict[str, w.Widget] = {}
+        self._picture, self._text = w.HTML(), w.HTML()
+        children = self._build(largest, start)
+        super().__init__([*children, self._picture, self._text])
+        for control in self.controls.values():
+            control.observe(self._changed, names="value")
+        self._show(start)
+
+    def _first_sizes(self):
+        wanted = {"sample": 4, "channel": 8, "position": 4 if self._letters == "NCHW" else 6}
+        return [wanted[ROLES[letter]] for letter in self._letters]
+
+    def _build(self, largest, start) -> list[w.Widget]:
+        """The controls, row by row; each axis keeps its colour."""
+        state, add = self.state, self.controls
+        names = {row.name: key for key, row in METHODS.items()}
+        wide = w.Layout(width="330px")
+        add["method"] = w.Dropdown(options=names, value=state.method, description="method", layout=wide)
+        channels = start[axes_of(start, state.layout).channel]
+        add["groups"] = w.Dropdown(
+            options=divisors(channels),
+            value=state.num_groups,
+            description="groups G",
+            layout=w.Layout(width="160px"),
+        )
+        add["color"] = w.ToggleButtons(
+            options=["set", "value"],
+            value=state.color,
+            description="colour by",
+            style={"button_width": "60px"},
+        )
+        add["step"] = w.ToggleButtons(
+            options=view.STEPS, value=state.step, description="step", style={"button_width": "70px"}
+        )
+        add["compare"] = w.Checkbox(value=False, description="all methods side by side", indent=False)
+        columns = []
+        for letter, most, size, at in zip(self._letters, largest, start, state.cursor, strict=True):
+            color = AXIS_COLORS[ROLES[letter]]
+            head = _html(
+                f'<b style="color:{color};background:{PAPER};padding:0 6px">{letter} ({AXIS_NAMES[letter]})</b>'
+            )
+            add[letter] = self._slider(letter, size, 1, most)
+            add[letter.lower()] = self._slider(f"cursor {letter.lower()}", at, 0, size - 1)
+            columns.append(w.VBox([head, add[letter], add[letter.lower()]]))
+        slim = w.Layout(width="300px")
+        add["eps"] = w.FloatLogSlider(
+            value=state.eps,
+            base=10,
+            min=-8,
+            max=0,
+            step=0.5,
+            description="ε",
+            readout_format=".1e",
+            layout=slim,
+        )
+        add["gamma"] = w.FloatSlider(
+            value=1.0, min=-3, max=3, step=0.1, description="γ (affine)", layout=slim
+        )
+        add["beta"] = w.FloatSlider(value=0.0, min=-3, max=3, step=0.1, description="β (affine)", layout=slim)
+        flow = w.Layout(flex_flow="row wrap", align_items="center")
+        return [
+            w.HBox([add["method"], add["groups"], add["color"], add["compare"]], layout=flow),
+            w.HBox(columns, layout=flow),
+            w.HBox([add["step"], add["eps"], add["gamma"], add["beta"]], layout=flow),
+        ]
+
+    @staticmethod
+    def _slider(name: str, value: int, low: int, high: int) -> w.IntSlider:
+        # A slider whose ends coincide breaks in the browser: it keeps one spare step and is disabled instead
+        return w.IntSlider(
+            value=value, min=low, max=max(high, low + 1), description=name, disabled=high <= low,
+            layout=w.Layout(width="225px"), style={"description_width": "62px"},
+        )  # fmt: skip
+
+    @contextmanager
+    def _quiet(self):
+        """Set several controls as one change: their own events are not ours to answer."""
+        self._busy = True
+        try:
+            yield
+        finally:
+            self._busy = False
+
+    def _changed(self, change) -> None:
+        if not self._busy:
+            self._show(tuple(self.controls[letter].value for letter in self._letters))
+
+    def _show(self, sizes: tuple[int, ...]) -> None:
+        """Read the controls, bring the dependent ones in line, draw once."""
+        controls = self.controls
+        with self._quiet():
+            sizes = tuple(
+                min(size, controls[letter].max) if not controls[letter].disabled else 1
+                for letter, size in zip(self._letters, sizes, strict=True)
+            )
+            axes = axes_of(sizes, self.state.layout)
+            for letter, size in zip(self._letters, sizes, strict=True):
+                cursor = controls[letter.lower()]
+                cursor.value = min(cursor.value, size - 1)
+                cursor.max, cursor.disabled = max(size - 1, 1), size == 1
+                if controls[letter].value != size:
+                    controls[letter].value = size
+            groups = controls["groups"]
+            if list(groups.options) != divisors(axes.channels):
+                # The nearest divisor not above what was chosen, so that moving C back and forth feels calm
+                keep = max(g for g in divisors(axes.channels) if g <= groups.value)
+                groups.options = divisors(axes.channels)
+                groups.value = keep
+            groups.disabled = not (method_row(controls["method"].value).grouped or controls["compare"].value)
+        self.state = view.State(
+            method=controls["method"].value,
+            cursor=tuple(controls[letter.lower()].value for letter in self._letters),
+            num_groups=groups.value,
+            layout=self.state.layout,
+            **{name: controls[name].value for name in ("color", "step", "eps", "gamma", "beta", "compare")},
+        )
+        self.x = torch.from_numpy(self._take(sizes))
+        self.reading = view.read(self.x, self.state)
+        scene = view.scene(self.x, self.state, self.reading)
+        self._picture.value = f'<div style="background:{PAPER};overflow-x:auto">{to_svg(scene)}</div>'
+        self._text.value = self._words(scene.alt)
+
+    def _words(self, alt: str) -> str:
+        reading, state = self.reading, self.state
+        if reading.deviation is None:
+            check = "not run"
+        else:
+            check = f"ran just now: on this tensor it is within {reading.deviation:.1e} of <code>nv.normalize</code>"
+        note = f"<p>{escape(self._note)}</p>" if self._note else ""
+        sentences = " ".join(escape(text) for text in view.reading_text(reading, state))
+        colors = f"background:{PAPER};color:{INK}"
+        return (
+            f'<div style="{colors};padding:6px 12px;line-height:1.45;max-width:940px">'
+            f'<p role="status" aria-live="polite">{escape(alt)}</p><p class="reading">{sentences}</p>{note}'
+            f'<pre style="{colors};font-size:13px;white-space:pre-wrap">{escape(reading.snippet)}</pre>'
+            f"<p>The code above {check}.</p></div>"
+        )
+
+    def twin(self):
+        return view.scene(self.x, self.state, self.reading, with_caption=True)
+
+
+def explore_axes(x=None, *, layout: str = "NCHW", method: str = "batch") -> AxesExplorer:
+    """An explorer of which cells share a mean and a variance, on a tensor of yours or on real digits.
+
+    x: floating-point or integer tensor or array, (N, C), (N, C, L), (N, C, H, W), or (B, T, D) with layout "BTD";
+        None for four handwritten digits through a bank of edge and blob filters.  A tensor larger than the sliders
+        reach is explored by its first part, and the explorer says so.
+    method: the key that it starts with.
+
+    Raises TypeError if x is not numeric; ValueError for a wrong rank, an empty axis, an unknown layout or method.
+    """
+    method_row(method)
+    if x is None:
+        if layout != "NCHW":
+            raise ValueError(
+                f"layout={layout!r} needs a tensor x of your own; the digits are in layout 'NCHW'"
+            )
+        return AxesExplorer(lambda sizes: digit_features(*sizes), (8, 8, 8, 8), layout=layout, method=method)
+    values = as_array(x)
+    if values.dtype.kind not in "fiu":
+        raise TypeError(f"x must be a tensor or array of real numbers, got dtype {values.dtype}")
+    values = values.astype(np.float64 if str(getattr(x, "dtype", "")).endswith("float64") else np.float32)
+    axes = axes_of(values.shape, layout)
+    largest = tuple(
+        min(
+            size,
+            REACH[ROLES[letter]] * (8 if ROLES[letter] == "position" and len(axes.positions) == 1 else 1),
+        )
+        for size, letter in zip(axes.shape, axes.letters, strict=True)
+    )
+    note = ""
+    if largest != axes.shape:
+        part = ", ".join(f":{size}" for size in largest)
+        note = (
+            f"Your tensor has shape {axes.shape}; the sliders reach x[{part}], "
+            "and the numbers are those of the part shown."
+        )
+
+    def take(sizes):
+        return np.ascontiguousarray(values[tuple(slice(size) for size in sizes)])
+
+    return AxesExplorer(take, largest, layout=layout, method=method, note=note)

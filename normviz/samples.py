@@ -1,0 +1,61 @@
+"""The tensor that the explorers start from: real handwritten digits, seen through a small fixed bank of filters."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+#: 3×3 kernels for cross-correlation, in the order of the channels.  Their responses differ in offset and scale by
+#: nature: a blur stays between 0 and 1, an edge swings by ±4.
+FILTERS = {
+    "ink": [[0, 0, 0], [0, 1, 0], [0, 0, 0]],
+    "blur": [[1 / 9] * 3] * 3,
+    "edge |": [[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]],
+    "edge —": [[-1, -2, -1], [0, 0, 0], [1, 2, 1]],
+    "edge ╲": [[0, 1, 2], [-1, 0, 1], [-2, -1, 0]],
+    "edge ╱": [[2, 1, 0], [1, 0, -1], [0, -1, -2]],
+    "blob": [[-1, -1, -1], [-1, 8, -1], [-1, -1, -1]],
+    "ridge": [[0, -1, 0], [-1, 4, -1], [0, -1, 0]],
+}
+SIDE = 8  # the digits are 8 × 8
+
+
+@lru_cache(maxsize=1)
+def _all_digits() -> np.ndarray:
+    from sklearn.datasets import load_digits  # slow to import and to read, hence late and once
+
+    return (load_digits().images / 16).astype(np.float32)
+
+
+def digit_images(count: int = 4) -> np.ndarray:
+    """The first `count` of scikit-learn's handwritten digits: float32 (count, 8, 8), ink between 0 and 1.
+
+    Source: Alpaydin & Kaynak, Optical Recognition of Handwritten Digits (UCI, 1998), test part.
+    """
+    return _all_digits()[:count].copy()
+
+
+def digit_features(n: int = 4, c: int = 8, h: int = SIDE, w: int = SIDE) -> np.ndarray:
+    """`n` digits through the first `c` filters, averaged down to h × w: float32 (n, c, h, w).
+
+    n: 1 to 1797 images; c: 1 to 8 filters (see `FILTERS`); h, w: 1 to 8 rows and columns.
+    Raises ValueError for sizes outside of these.
+    """
+    for name, value, most in (("n", n, 1797), ("c", c, len(FILTERS)), ("h", h, SIDE), ("w", w, SIDE)):
+        if not 1 <= value <= most:
+            raise ValueError(f"{name}={value!r} must be 1 to {most}")
+    images = np.pad(digit_images(n), ((0, 0), (1, 1), (1, 1)))
+    kernels = np.array(list(FILTERS.values())[:c], dtype=np.float32)
+    windows = np.lib.stride_tricks.sliding_window_view(images, (3, 3), axis=(1, 2))  # (N, 8, 8, 3, 3)
+    maps = np.einsum("nhwij,cij->nchw", windows, kernels)
+    return _shrink(_shrink(maps, h, axis=2), w, axis=3)
+
+
+def _shrink(maps: np.ndarray, size: int, axis: int) -> np.ndarray:
+    """Average over `size` even stretches of an axis (adaptive average pooling)."""
+    if maps.shape[axis] == size:
+        return maps
+    length = maps.shape[axis]
+    cuts = [(i * length // size, -(-(i + 1) * length // size)) for i in range(size)]
+    return np.stack([maps.take(range(a, b), axis).mean(axis) for a, b in cuts], axis).astype(np.float32)
