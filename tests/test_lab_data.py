@@ -143,10 +143,14 @@ def test_download_from_the_second_source_is_verified_and_kept(serve, tmp_path):
     cache = tmp_path / "cache"
     images = load_cifar10(cache=cache)
     assert images.train_x.shape == (10, 3, 32, 32)
-    assert [path.name for path in cache.iterdir()] == ["cifar-10-batches-bin"]  # no archive, no half of anything
+    assert [path.name for path in cache.iterdir()] == [
+        "cifar-10-batches-bin"
+    ]  # no archive, no half of anything
     server.shutdown()
     server.server_close()
-    assert torch.equal(load_cifar10(cache=cache).train_x, images.train_x)  # from the cache, as nobody answers now
+    assert torch.equal(
+        load_cifar10(cache=cache).train_x, images.train_x
+    )  # from the cache, as nobody answers now
 
 
 def test_wrong_hash_is_refused(serve, tmp_path):
@@ -186,7 +190,7 @@ def test_offline_names_both_sources_and_the_way_around(serve, tmp_path):
 def test_cache_that_cannot_be_written(tmp_path):
     # A file where the folder should be stops root, too
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(DataError, match="cannot be kept in .*folder="):
+    with pytest.raises(DataError, match=r"cannot be kept in .*folder="):
         load_cifar10(cache=tmp_path / "file" / "cache")
 
 

@@ -14,6 +14,16 @@ _CHOICES = MappingProxyType(
         "precision": ("fp32", "bf16", "fp16", "auto"),
     }
 )
+_INTEGERS = MappingProxyType(  # and the least that each takes
+    dict.fromkeys(("depth", "width", "heads", "patch", "ffn_ratio", "steps", "eval_every", "eval_images"), 1)
+    | dict.fromkeys(("seed", "warmup", "crop", "probe_every"), 0)
+    | {"batch": 2}
+)
+_NUMBERS = ("sigma", "sigma_from", "weight_decay")
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass(frozen=True)
@@ -63,21 +73,16 @@ class Recipe:
 
         if self.arm not in ARMS:
             raise ValueError(f"arm={self.arm!r} is unknown; it takes one of {', '.join(ARMS)}")
-        at_least = dict.fromkeys(("depth", "width", "heads", "patch", "ffn_ratio", "steps", "eval_every"), 1)
-        at_least |= dict.fromkeys(
-            ("warmup", "crop", "probe_every", "seed", "sigma", "sigma_from", "weight_decay"), 0
-        )
-        at_least |= {"batch": 2, "eval_images": 1}
-        for name, least in at_least.items():
+        for name, least in _INTEGERS.items():
             value = getattr(self, name)
-            kind = float if name in ("sigma", "sigma_from", "weight_decay") else int
-            if isinstance(value, bool) or not isinstance(value, (int, kind)) or not value >= least:
-                raise ValueError(
-                    f"{name}={value!r} must be {'a number' if kind is float else 'an integer'} >= {least}"
-                )
-        if not (self.lr > 0 and math.isfinite(self.lr)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name}={value!r} must be an integer >= {least}")
+        for name in _NUMBERS:
+            if not _is_number(getattr(self, name)) or getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)!r} must be a number >= 0")
+        if not _is_number(self.lr) or self.lr <= 0:
             raise ValueError(f"lr={self.lr!r} must be a positive number")
-        if self.clip is not None and not self.clip > 0:
+        if self.clip is not None and (not _is_number(self.clip) or self.clip <= 0):
             raise ValueError(f"clip={self.clip!r} must be a positive number, or None for no clipping")
         if self.sigma_from > 1:
             raise ValueError(f"sigma_from={self.sigma_from!r} is a share of the steps: it takes 0 to 1")

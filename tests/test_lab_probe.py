@@ -1,0 +1,109 @@
+"""The probes: each number against its definition, and no trace left behind."""
+
+import math
+
+import pytest
+import torch
+
+from normviz.lab import Probe, ViT, token_norms
+from normviz.lab.probe import METRICS, attention_entropy, outlier_bound, outlier_ratio
+
+
+def test_outlier_ratio_and_its_bound():
+    assert outlier_ratio(torch.ones(7, 3)).item() == pytest.approx(1)
+    x = torch.zeros(100, 4)
+    x[17] = 5.0
+    assert outlier_ratio(x).item() == pytest.approx(10)  # one token owns all: √N
+    # After BatchNorm the same batch attains Samuelson's bound
+    normed = torch.nn.BatchNorm1d(4, eps=1e-8)(x)
+    assert outlier_ratio(normed).item() == pytest.approx(outlier_bound(100), rel=1e-4)
+    assert math.isnan(outlier_ratio(torch.tensor([[1.0], [math.nan]])))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_batchnorm_never_exceeds_the_bound(seed):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(64, 8, generator=generator).exp() ** 4  # heavy tails
+    assert outlier_ratio(torch.nn.BatchNorm1d(8)(x)).item() <= outlier_bound(64) * 1.0001
+
+
+def test_attention_entropy_of_uniform_and_of_sharp_attention():
+    q = torch.zeros(2, 3, 16, 8)
+    assert attention_entropy(q, torch.randn_like(q)).item() == pytest.approx(math.log(16), rel=1e-5)
+    sharp = 1000 * torch.eye(16)[None, None]
+    assert attention_entropy(sharp, sharp).item() == pytest.approx(0, abs=1e-5)
+
+
+def watched(model, x):
+    probe = Probe(model)
+    with probe.watching():
+        loss = model(x).square().mean()
+    loss.backward()
+    probe.record(3)
+    return probe.columns
+
+
+@pytest.mark.parametrize("arm", ["bn+ffnbn", "ln", "ffnbn"])
+def test_numbers_are_what_their_names_say(arm):
+    torch.manual_seed(0)
+    model = ViT(arm, ffn="swiglu", depth=3, width=24, seed=0)
+    x = torch.randn(16, 1, 8, 8) * torch.randn(16, 1, 1, 1).exp()
+    columns = watched(model, x)
+    assert columns["step"] == [3]
+    assert {name: len(columns[name][0]) for name in METRICS} == dict.fromkeys(METRICS, 3)
+
+    tokens = model.embedding(x)
+    block = model.blocks[0]
+    norm1 = block.norm1(tokens)
+    middle = tokens + block.attention(norm1)
+    norm2 = block.norm2(middle)
+    hidden = block.ffn.hidden(norm2)
+    lengths = norm1.norm(dim=-1)
+    q, k, _ = block.attention.split(block.attention.qkv(norm1))
+    weights = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
+    expected = {
+        "norm1_outlier": lengths.max() / lengths.square().mean().sqrt(),
+        "norm2_outlier": norm2.norm(dim=-1).max() / norm2.norm(dim=-1).square().mean().sqrt(),
+        "hidden_rms": hidden.square().mean().sqrt(),
+        "hidden_max": hidden.abs().max(),
+        "ffn_rms": block.ffn(norm2).square().mean().sqrt(),
+        "attention_entropy": -(weights * weights.log()).sum(-1).mean(),
+        "grad_norm": torch.cat([p.grad.flatten() for p in block.parameters()]).norm(),
+    }
+    for name, value in expected.items():
+        assert columns[name][0][0] == pytest.approx(value.item(), rel=1e-4), name
+    total = torch.cat([p.grad.flatten() for p in model.parameters()]).norm().item()
+    assert columns["grad_norm_total"] == [pytest.approx(total, rel=1e-4)]
+
+
+def test_running_gap_is_the_distance_of_the_two_variances():
+    model = ViT("bn", depth=1, width=24, seed=0)
+    x = torch.randn(16, 1, 8, 8)
+    gap = watched(model, x)["running_gap"][0][0]
+    tokens = model.embedding(x)
+    middle = tokens + model.blocks[0].attention(model.blocks[0].norm1(tokens))
+    variance = middle.flatten(0, 1).var(0)
+    running = 0.9 + 0.1 * variance  # after one batch, with momentum 0.1
+    assert gap == pytest.approx((running / variance).log().abs().median().item(), rel=1e-4)
+    assert math.isnan(watched(ViT("ln", depth=1, width=24, seed=0), x)["running_gap"][0][0])
+
+
+def test_no_hook_stays_behind():
+    model = ViT("bn", depth=2, width=24)
+    watched(model, torch.randn(4, 1, 8, 8))
+    assert not any(module._forward_hooks for module in model.modules())
+    with pytest.raises(RuntimeError), Probe(model).watching():
+        model(torch.randn(4, 1, 7, 7))
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_token_norms_leave_the_running_statistics_alone():
+    model = ViT("bn", depth=2, width=24, seed=0).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = token_norms(model, torch.randn(6, 1, 8, 8))
+    assert {site: lengths.shape for site, lengths in found.items()} == dict.fromkeys(
+        ("norm1", "norm2", "stream"), (2, 6, 16)
+    )
+    # BatchNorm in training mode: the mean square length is the width
+    assert found["norm2"][0].square().mean().item() == pytest.approx(24, rel=1e-3)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())

@@ -1,0 +1,259 @@
+"""Training: the record, determinism, stopping, checkpoints that survive SIGKILL, NaN, and real short runs."""
+
+import json
+import math
+import signal
+import subprocess
+import sys
+import warnings
+
+import pytest
+import torch
+
+from normviz.lab import CheckpointError, History, Recipe, ViT, evaluate, load_images, preset, train, verdict
+from normviz.lab.checkpoint import checkpoints
+
+SMALL = {"depth": 2, "width": 24, "steps": 12, "warmup": 2, "eval_every": 5, "probe_every": 4, "batch": 32}
+
+
+@pytest.fixture(scope="module")
+def images():
+    return load_images("digits")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def small(arm="bn+ffnbn", **overrides):
+    return preset("heavy", arm, **SMALL | overrides)
+
+
+def quiet(recipe, *arguments, **options):
+    return train(recipe, *arguments, device="cpu", progress=False, **options)
+
+
+def same(a: History, b: History) -> bool:
+    """Equal to the last bit in everything but the time taken; text, because NaN is not equal to itself."""
+    return all(json.dumps(getattr(a, n)) == json.dumps(getattr(b, n)) for n in ("loss", "evals", "probes"))
+
+
+def test_the_record_is_whole(images):
+    history = quiet(small("bn"), images=images)
+    assert len(history.loss) == 12 and all(map(math.isfinite, history.loss))
+    assert [e["step"] for e in history.evals] == [5, 10, 12]
+    assert history.evals[1]["train_loss"] == pytest.approx(sum(history.loss[5:10]) / 5)
+    assert history.probes["step"] == [0, 4, 8]
+    assert [len(row) for row in history.probes["norm2_outlier"]] == [2, 2, 2]
+    assert history.meta["classes"] == 10 and history.meta["tokens"] == 16
+    assert history.meta["outlier_bound"] == pytest.approx(math.sqrt(32 * 16 - 1))
+    assert history.meta["seconds"] > 0 and history.meta["stopped"] is None
+
+
+def test_equal_recipes_give_equal_histories_and_probes_change_nothing(images):
+    first, second = quiet(small(), images=images), quiet(small(), images=images)
+    assert same(first, second)
+    assert quiet(small(), images=images, probes=False).loss == first.loss
+    assert quiet(small(seed=1), images=images).loss != first.loss
+
+
+def test_history_survives_json_with_nan_and_infinity(tmp_path):
+    history = History(small(), loss=[1.5, math.nan, math.inf, -math.inf, 0.1 + 0.2], meta={"device": "cpu"})
+    history.evals.append({"step": 2, "loss": math.nan})
+    history.save(tmp_path / "h.json")
+    json.loads(
+        (tmp_path / "h.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON")
+    )
+    back = History.load(tmp_path / "h.json")
+    assert same(back, history) and back.recipe == history.recipe and back.meta == history.meta
+    assert History.from_dict(history.to_dict(digits=2)).loss[4] == 0.3
+
+
+def test_callback_sees_every_step_and_can_stop(images, tmp_path):
+    seen = []
+
+    def stop_at_seven(history):
+        seen.append(len(history.loss))
+        return len(history.loss) < 7
+
+    history = quiet(small(), stop_at_seven, images=images, out=tmp_path)
+    assert seen == list(range(1, 8)) and len(history.loss) == 7 and history.meta["stopped"] == 7
+    resumed = quiet(small(), images=images, out=tmp_path, resume=True)
+    assert same(resumed, quiet(small(), images=images)) and resumed.meta["stopped"] is None
+
+
+def test_a_callback_that_returns_nothing_does_not_stop(images):
+    assert len(quiet(small(), lambda history: None, images=images).loss) == 12
+
+
+def test_interrupt_keeps_the_record(images):
+    def interrupt(history):
+        if len(history.loss) == 4:
+            raise KeyboardInterrupt
+
+    history = quiet(small(), interrupt, images=images)
+    assert len(history.loss) == 4 and history.meta["stopped"] == 4
+
+
+def test_nan_does_not_stop_the_record(images):
+    history = quiet(small("ln", lr=1e30, warmup=0), images=images)
+    assert len(history.loss) == 12
+    step = history.meta["first_nonfinite"]
+    assert step is not None and not math.isfinite(history.loss[step])
+    assert all(map(math.isfinite, history.loss[:step]))
+    assert verdict(history).kind == "diverged" and verdict(history).step == step
+    assert history.evals[-1]["nonfinite"] == 297 and history.evals[-1]["accuracy"] == 0
+
+
+KILLED = """
+import os, signal, sys, torch
+torch.set_num_threads(1)
+from normviz.lab import checkpoint, train, Recipe
+import json
+recipe = Recipe(**json.loads(sys.argv[1]))
+where, out = sys.argv[2], sys.argv[3]
+die = lambda: os.kill(os.getpid(), signal.SIGKILL)
+if where == "writing":      # the second checkpoint's tensors are written, its JSON is not
+    rename, count = os.replace, [0]
+    def replace(a, b):
+        rename(a, b)
+        count[0] += 1
+        if count[0] == 3:
+            die()
+    os.replace = replace
+else:
+    stop = int(where)
+def on_step(history):
+    if where != "writing" and len(history.loss) == stop:
+        die()
+train(recipe, on_step, out=out, checkpoint_every=4, device="cpu", progress=False)
+"""
+
+
+@pytest.mark.parametrize("where", ["7", "8", "writing"])
+def test_resumed_after_sigkill_is_bit_identical(where, images, tmp_path):
+    recipe = small("bn+ffnbn", ffn="swiglu", clip=1.0)
+    died = subprocess.run(
+        [sys.executable, "-c", KILLED, json.dumps(recipe.to_dict()), where, str(tmp_path)], timeout=120
+    )
+    assert died.returncode == -signal.SIGKILL
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-000004.json"]
+    resumed = quiet(recipe, images=images, out=tmp_path, resume=True)
+    assert same(resumed, quiet(recipe, images=images))
+    assert same(History.load(tmp_path / "history.json"), resumed)
+
+
+def test_two_checkpoints_are_kept_and_nothing_half_written(images, tmp_path):
+    quiet(small(), images=images, out=tmp_path, checkpoint_every=3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "history.json",
+        "step-000009.json",
+        "step-000009.safetensors",
+        "step-000012.json",
+        "step-000012.safetensors",
+    ]
+
+
+def damage_json(path):
+    path.write_text(path.read_text().replace('"step": 8', '"step": 9'))
+
+
+def damage_tensors(path):
+    file = path.with_suffix(".safetensors")
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+def truncate_json(path):
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def lose_tensors(path):
+    path.with_suffix(".safetensors").unlink()
+
+
+@pytest.mark.parametrize("damage", [damage_json, damage_tensors, truncate_json, lose_tensors])
+def test_damaged_checkpoint_is_refused_and_the_one_before_used(damage, images, tmp_path):
+    recipe = small()
+    quiet(recipe, lambda history: len(history.loss) < 8, images=images, out=tmp_path, checkpoint_every=4)
+    newest, before = checkpoints(tmp_path)
+    damage(newest)
+    with pytest.warns(UserWarning, match=f"{newest.stem}.*(damaged|missing).*going on from {before.name}"):
+        resumed = quiet(recipe, images=images, out=tmp_path, resume=True)
+    assert same(resumed, quiet(recipe, images=images))
+
+
+def test_no_sound_checkpoint_is_an_error(images, tmp_path):
+    quiet(small(), images=images, out=tmp_path, checkpoint_every=6)
+    for path in checkpoints(tmp_path):
+        damage_tensors(path)
+    with pytest.raises(CheckpointError, match=r"no checkpoint in .* can be used: .*damaged"):
+        quiet(small(), images=images, out=tmp_path, resume=True)
+
+
+def test_checkpoint_of_another_recipe_is_refused(images, tmp_path):
+    quiet(small(), images=images, out=tmp_path)
+    with pytest.raises(CheckpointError, match=r"of another recipe: lr=0\.004 not 0\.001"):
+        quiet(small(lr=1e-3), images=images, out=tmp_path, resume=True)
+
+
+def test_resume_of_nothing_begins_and_of_a_finished_run_ends(images, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        first = quiet(small(), images=images, out=tmp_path, resume=True)
+        again = quiet(small(), images=images, out=tmp_path, resume=True)
+    assert same(first, again) and len(first.loss) == 12
+
+
+def test_arguments_that_do_not_go_together(images):
+    with pytest.raises(ValueError, match="resume=True needs out="):
+        quiet(small(), images=images, resume=True)
+    with pytest.raises(ValueError, match="checkpoint_every=0 must be"):
+        quiet(small(), images=images, checkpoint_every=0)
+
+
+def test_clipping_limits_the_step(images):
+    loose, tight = quiet(small(), images=images), quiet(small(clip=1e-6), images=images)
+    assert loose.loss[0] == tight.loss[0] and loose.loss[-1] != tight.loss[-1]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_trains(precision, images):
+    history = quiet(small("ln", precision=precision), images=images)
+    full = quiet(small("ln"), images=images)
+    assert history.meta["precision"] == precision and len(history.loss) == 12
+    assert history.loss != full.loss
+    assert history.loss[-1] == pytest.approx(full.loss[-1], rel=0.05)
+
+
+def test_evaluation_leaves_the_model_alone(images):
+    model = ViT("bn", depth=2, width=24, seed=0).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = evaluate(model, images, count=100)
+    assert model.training and all(m.training for m in model.modules())
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    # Running statistics are still those of the beginning (0 and 1), the batches' own are not
+    assert found["loss"] != found["batch_loss"]
+    logits = model.eval()(images.standardise(images.test_x[:100]))
+    expected = torch.nn.functional.cross_entropy(logits, images.test_y[:100]).item()
+    assert found["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_real_short_runs_and_their_verdicts(images):
+    """Depth 8, 120 steps of SwiGLU: LN learns the digits while BN is still near chance, with one long token."""
+    short = {"depth": 8, "steps": 120, "warmup": 20, "eval_every": 120}
+    found = {arm: quiet(preset("swiglu", arm, **short), images=images) for arm in ("ln", "bn")}
+    assert verdict(found["ln"]).kind == "trained"
+    assert verdict(found["bn"]).kind in ("stalled", "delayed")
+    longest = {arm: max(map(max, history.probes["norm2_outlier"])) for arm, history in found.items()}
+    assert longest["ln"] < 1.2
+    assert 3 < longest["bn"] <= found["bn"].meta["outlier_bound"] * 1.01
+
+
+def test_default_recipe_names_itself():
+    assert Recipe().name == "custom"
