@@ -287,6 +287,8 @@ def title(method: str, num_groups: int | None = None) -> str:
 
 def statistics_text(row: Method, mean: float, std: float) -> str:
     """μ and σ of a set; RMSNorm knows only the root mean square."""
+    if abs(mean) < 1e-6 * std:
+        mean = 0.0  # rounding, which would read differently on every machine
     return f"μ={mean:.3g}, σ={std:.3g}" if row.centred else f"root mean square={std:.3g}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from normviz.methods import METHODS, axes_of, caption, method_row, partition, statistics_text, title
+from normviz.methods import axes_of, caption, method_row, partition, statistics_text, title
 from normviz.picture.block import block
 from normviz.picture.colors import MUTED, value_limit
 from normviz.picture.png import figure
@@ -92,6 +92,7 @@ def draw_block(x, method, num_groups=None, *, cursor=None, color="set", layout="
     return figure(block_scene(x, method, num_groups, cursor=cursor, color=color, layout=layout))
 
 
+NOTEBOOK_WIDTH = 944  # px, of a picture that JupyterLab shows unscaled on a laptop
 CLASSIC = ("batch", "layer", "instance", "group")
 
 
@@ -154,8 +155,16 @@ def methods_scene(
 
 
 def draw_methods(x, methods=CLASSIC, num_groups=None, *, cursor=None, color="set", layout="NCHW"):
-    """Several methods on the same tensor side by side: a matplotlib Figure.  Arguments and errors as `draw_block`."""
-    if num_groups is None and any(METHODS[m].grouped for m in methods if m in METHODS):
-        channels = axes_of(as_array(x).shape, layout).channels
-        num_groups = 2 if channels % 2 == 0 else 1
-    return figure(methods_scene(x, methods, num_groups, cursor=cursor, color=color, layout=layout))
+    """Several methods on the same tensor side by side: a matplotlib Figure.
+
+    methods: keys of `METHODS`.  num_groups: for those with groups; None for two, or one where C is odd.
+    The other arguments and the errors are those of `draw_block`.
+    """
+    if num_groups is None and any(method_row(method).grouped for method in methods):
+        num_groups = 2 if axes_of(as_array(x).shape, layout).channels % 2 == 0 else 1
+    # Four panels fill the width of a notebook's cell without being scaled down
+    return figure(
+        methods_scene(
+            x, methods, num_groups, cursor=cursor, color=color, layout=layout, panel=(NOTEBOOK_WIDTH / 4, 270)
+        )
+    )
