@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from normviz.lab import Probe, ViT, token_norms
+from normviz.lab import Inside, Probe, ViT, load_images, preset, token_norms, train
+from normviz.lab.inside import EDGES
 from normviz.lab.probe import METRICS, attention_entropy, outlier_bound, outlier_ratio
 
 
@@ -107,3 +108,22 @@ def test_token_norms_leave_the_running_statistics_alone():
     # BatchNorm in training mode: the mean square length is the width
     assert found["norm2"][0].square().mean().item() == pytest.approx(24, rel=1e-3)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_looks_inside_find_the_loudest_image_and_change_nothing():
+    images = load_images("digits")
+    recipe = preset("heavy", "bn", depth=2, width=24, steps=8, warmup=1, sigma=1.5)
+    inside = Inside((0, 5))
+    history = train(recipe, images=images, device="cpu", progress=False, on_batch=inside)
+    assert history.loss == train(recipe, images=images, device="cpu", progress=False).loss
+    assert [look["step"] for look in inside.looks] == [0, 5]
+    for look in inside.looks:
+        assert len(look["images"]) == len(look["contrast"]) == 64
+        for block in look["norm2"]:
+            assert sum(block["counts"]) == 64 * 16
+            image, patch, ratio = block["longest"][0]
+            assert 0 <= patch < 16 and ratio == block["ratio"] > 1
+            assert block["counts"][EDGES.searchsorted(ratio) - 1] > 0
+        # With σ = 1.5 the longest token at the first block belongs to one of the images of highest contrast
+        loudest = sorted(range(64), key=lambda i: -look["contrast"][i])[:5]
+        assert look["norm1"][0]["longest"][0][0] in loudest

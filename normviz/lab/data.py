@@ -262,13 +262,18 @@ class Batches:
             self._epochs[epoch] = order.to(self.images.train_x.device)
         return self._epochs[epoch]
 
-    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
-        """Augmented float32 images (B, C, H, W) and labels (B,) of a step."""
+    def indices(self, step: int) -> Tensor:
+        """Which training images a step sees: int64 (B,)."""
         n, size = len(self.images.train_x), self.recipe.batch
         epoch, start = divmod(step * size, n)
         index = self._shuffled(epoch)[start : start + size]
         if len(index) < size:
             index = torch.cat((index, self._shuffled(epoch + 1)[: size - len(index)]))
+        return index
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        """Augmented float32 images (B, C, H, W) and labels (B,) of a step."""
+        index = self.indices(step)
         seed = np.random.SeedSequence((self.recipe.seed, 2, step)).generate_state(1, np.uint64)[0]
         self.generator.manual_seed(int(seed) >> 1)
         x = self.images.standardise(self.images.train_x[index])

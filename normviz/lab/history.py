@@ -41,13 +41,13 @@ class History:
 
         digits: significant digits to keep; by default all, so that `from_dict` gives an equal history.
         """
-        parts = {name: _encode(getattr(self, name), digits) for name in _PARTS}
+        parts = {name: encode(getattr(self, name), digits) for name in _PARTS}
         return {"recipe": self.recipe.to_dict(), **parts}
 
     @classmethod
     def from_dict(cls, values: dict) -> History:
         """The history that `to_dict` wrote; fields that it does not know (of a study) are ignored."""
-        parts = {name: _decode(values.get(name, kind())) for name, kind in _PARTS.items()}
+        parts = {name: decode(values.get(name, kind())) for name, kind in _PARTS.items()}
         return cls(Recipe.from_dict(values["recipe"]), **parts)
 
     def save(self, path) -> None:
@@ -62,25 +62,27 @@ class History:
 _PARTS = {"loss": list, "evals": list, "probes": dict, "meta": dict}
 
 
-def _encode(value, digits: int | None):
+def encode(value, digits: int | None = None):
+    """Lists, dicts and numbers as JSON can hold them: NaN and infinities as strings, floats of so many digits."""
     if isinstance(value, float):
         if not math.isfinite(value):
             return str(value)  # "nan", "inf", "-inf"
         return value if digits is None else float(f"{value:.{digits}g}")
     if isinstance(value, dict):
-        return {key: _encode(item, digits) for key, item in value.items()}
+        return {key: encode(item, digits) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_encode(item, digits) for item in value]
+        return [encode(item, digits) for item in value]
     return value
 
 
-def _decode(value):
+def decode(value):
+    """What `encode` was given."""
     if isinstance(value, str):
         return float(value) if value in ("nan", "inf", "-inf") else value
     if isinstance(value, dict):
-        return {key: _decode(item) for key, item in value.items()}
+        return {key: decode(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_decode(item) for item in value]
+        return [decode(item) for item in value]
     return value
 
 

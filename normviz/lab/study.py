@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from normviz.lab.history import History, write_atomic
+from normviz.lab.history import History, decode, encode, write_atomic
 from normviz.lab.recipe import Recipe, preset
 from normviz.lab.verdicts import KINDS, verdict
 
@@ -22,6 +22,7 @@ DIGITS = 4  # significant digits of the recorded curves: more would triple the f
 class Study(NamedTuple):
     about: str
     recipes: tuple[Recipe, ...]
+    looks: tuple[int, ...] = ()  # steps at which the lengths of all tokens are recorded
 
 
 _THREE = ("ln", "bn", "bn+ffnbn")
@@ -70,6 +71,11 @@ STUDIES = MappingProxyType(
             "depth, GELU with contrast jitter σ = 1",
             _grid(["heavy"], _THREE, 3, [{"depth": d} for d in (4, 8, 16, 24)], **_SHORT),
         ),
+        "inside": Study(
+            "one run per arm, with the lengths of its tokens at some steps",
+            _grid(["heavy", "swiglu"], _THREE, 1),
+            looks=(0, 10, 20, 40, 80, 160, 240, 320, 399),
+        ),
         "cifar10-heavy": Study("CIFAR-10, GELU, contrast jitter", _grid(["cifar10-heavy"], _THREE, 3)),
         "cifar10-swiglu": Study("CIFAR-10, SwiGLU, no jitter", _grid(["cifar10-swiglu"], _THREE, 3)),
     }
@@ -82,13 +88,20 @@ def study_path(name: str, folder="results") -> Path:
 
 def load_study(name: str, folder="results") -> list[History]:
     """The recorded runs of a study, in the order of its grid.  Raises FileNotFoundError without a record."""
+    return [History.from_dict(row) for row in _rows(name, folder)]
+
+
+def load_inside(name: str = "inside", folder="results") -> list[tuple[Recipe, list[dict]]]:
+    """The looks inside of a study's runs (see `inside.Inside`).  Raises FileNotFoundError without a record."""
+    rows = _rows(name, folder)
+    return [(Recipe.from_dict(row["recipe"]), decode(row["inside"])) for row in rows if "inside" in row]
+
+
+def _rows(name: str, folder) -> list[dict]:
     path = study_path(name, folder)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"no record of study {name!r} at {path}; make one: python -m normviz study {name}"
-        )
-    rows = json.loads(path.read_text(encoding="utf-8"))["runs"]
-    return [History.from_dict(row) for row in rows if "error" not in row]
+        raise FileNotFoundError(f"no record of study {name!r} at {path}; make one: python -m normviz study {name}")
+    return [row for row in json.loads(path.read_text(encoding="utf-8"))["runs"] if "error" not in row]
 
 
 def run_study(
@@ -125,7 +138,8 @@ def run_study(
     missing = [recipe for recipe in recipes if "error" in rows.get(recipe, {"error": ""})]
     tell(f"study {name}: {len(recipes) - len(missing)} of {len(recipes)} runs recorded, {jobs} at a time")
     began = time.perf_counter()
-    calls = (delayed(_run)(recipe, device, data_folder) for recipe in missing)
+    looks = STUDIES[name].looks if name in STUDIES else ()
+    calls = (delayed(_run)(recipe, device, data_folder, looks) for recipe in missing)
     with parallel_config("loky", inner_max_num_threads=1):
         finished = Parallel(n_jobs=jobs, return_as="generator_unordered")(calls)
     for done, row in enumerate(finished, 1):
@@ -138,19 +152,22 @@ def run_study(
     return path
 
 
-def _run(recipe: Recipe, device: str, data_folder) -> dict:
+def _run(recipe: Recipe, device: str, data_folder, looks: tuple[int, ...]) -> dict:
     """One run, in a process of its own."""
     import torch
 
+    from normviz.lab.inside import Inside
     from normviz.lab.training import train
 
     if device == "cpu":
         torch.set_num_threads(1)
+    inside = Inside(looks) if looks else None
     try:
-        history = train(recipe, device=device, data_folder=data_folder, progress=False)
+        history = train(recipe, device=device, data_folder=data_folder, progress=False, on_batch=inside)
     except Exception as error:  # a study of many hours must not die of one run
         return {"recipe": recipe.to_dict(), "error": f"{type(error).__name__}: {error}"}
-    return {"verdict": verdict(history)._asdict(), **history.to_dict(DIGITS)}
+    row = {"verdict": verdict(history)._asdict(), **history.to_dict(DIGITS)}
+    return row | ({"inside": encode(inside.looks, DIGITS)} if inside else {})
 
 
 def _recorded(path: Path, recipes: tuple[Recipe, ...]) -> dict[Recipe, dict]:

@@ -37,6 +37,7 @@ def train(
     device=None,
     probes: bool = True,
     progress: bool = True,
+    on_batch=None,
 ) -> History:
     """Trains the ViT of a recipe and returns the record, also of a run that was stopped or went to NaN.
 
@@ -48,6 +49,8 @@ def train(
         uninterrupted one.
     images: the data set, if it is loaded already; data_folder: see `load_cifar10`.
     device: "cpu", "cuda", …; by default the GPU if there is one.
+    on_batch: called as on_batch(step, model, x, batches) before every step, with the model in training mode, for looks
+        inside (see `inside.py`).
 
     Raises ValueError for arguments that do not go together, DataError where the data cannot be had,
     CheckpointError where no checkpoint is sound or they belong to another recipe.
@@ -92,6 +95,8 @@ def train(
     try:
         for step in range(start, recipe.steps):
             x, y = batches[step]
+            if on_batch is not None:
+                on_batch(step, model, x, batches)
             for group in optimizer.param_groups:
                 group["lr"] = recipe.lr_at(step)
             probed = probe is not None and step % recipe.probe_every == 0
