@@ -121,7 +121,7 @@ def test_looks_inside_find_the_loudest_image_and_change_nothing():
         assert len(look["images"]) == len(look["contrast"]) == 64
         for block in look["norm2"]:
             assert sum(block["counts"]) == 64 * 16
-            image, patch, ratio = block["longest"][0]
+            _, patch, ratio = block["longest"][0]
             assert 0 <= patch < 16 and ratio == block["ratio"] > 1
             assert block["counts"][EDGES.searchsorted(ratio) - 1] > 0
         # With σ = 1.5 the longest token at the first block belongs to one of the images of highest contrast
