@@ -285,6 +285,11 @@ def title(method: str, num_groups: int | None = None) -> str:
     return f"{row.name}, G={num_groups}" if row.grouped else row.name
 
 
+def sizes_text(axes: Axes) -> str:
+    """The shape in words of its axes: N=4×C=6×H=3×W=3."""
+    return "×".join(f"{letter}={size}" for letter, size in zip(axes.letters, axes.shape, strict=True))
+
+
 def statistics_text(row: Method, mean: float, std: float) -> str:
     """μ and σ of a set; RMSNorm knows only the root mean square."""
     if abs(mean) < 1e-6 * std:
@@ -308,8 +313,7 @@ def caption(
     """
     row, axes = method_row(method), axes_of(shape, layout)
     count = count_statistics(method, axes.shape, num_groups, layout)
-    sizes = "×".join(f"{letter}={n}" for letter, n in zip(axes.letters, axes.shape, strict=True))
-    text = f"{title(method, num_groups)}: tensor {sizes}; "
+    text = f"{title(method, num_groups)}: tensor {sizes_text(axes)}; "
     if size is not None:
         shared = "mean and variance" if row.centred else "mean square"
         others = "no other cell" if size == 1 else f"{size - 1} other cell{'s' if size > 2 else ''}"

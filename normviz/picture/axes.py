@@ -97,16 +97,18 @@ def all_steps(
     return {name: getattr(steps, name).double().numpy() for name in STEPS}, steps.affine, None
 
 
-def snippet(shape, state: State) -> str:
+def snippet(x: torch.Tensor, state: State) -> str:
     """PyTorch code for the state: the row's module, the turns around it, γ and β."""
+    shape = tuple(x.shape)
     call = torch_call(state.method, shape, state.groups(), eps=state.eps, layout=state.layout)
-    lines = [f"layer = {call.constructor}"]
+    # Layers are made in float32 and turn other tensors down
+    lines = [f"layer = {call.constructor}" + (".double()" if x.dtype == torch.float64 else "")]
     if state.gamma != 1:
         lines.append(f"nn.init.constant_(layer.weight, {state.gamma:g})")
     if state.beta != 0 and method_row(state.method).centred:
         lines.append(f"nn.init.constant_(layer.bias, {state.beta:g})")
     letters = ", ".join(axes_of(shape, state.layout).letters)
-    return "\n".join([*lines, f"y = {call.forward}  # ({letters}) = {tuple(shape)}"])
+    return "\n".join([*lines, f"y = {call.forward}  # ({letters}) = {shape}"])
 
 
 def run_snippet(code: str, x: torch.Tensor) -> torch.Tensor:
@@ -138,12 +140,15 @@ def read(x: torch.Tensor, state: State) -> Reading:
     labels = partition(state.method, shape, groups, state.layout)
     steps, y, refusal = all_steps(x, state.method, state)
     size, mean, std = set_statistics(steps["raw"], labels, state.cursor, row.centred)
-    code = snippet(shape, state)
+    code = snippet(x, state)
     deviation = None
     if y is not None:
-        difference = (run_snippet(code, x) - y).abs()
-        # NaN where both are NaN is agreement
-        deviation = float(torch.where(torch.isnan(difference) & torch.isnan(y), 0.0, difference).max())
+        try:
+            difference = (run_snippet(code, x) - y).abs()
+            # NaN where both are NaN is agreement
+            deviation = float(torch.where(torch.isnan(difference) & torch.isnan(y), 0.0, difference).max())
+        except ValueError as error:  # nn.GroupNorm alone turns down a tensor whose every group is one cell
+            refusal = str(error)
     return Reading(
         labels, steps, size, mean, std**2,
         count_statistics(state.method, shape, groups, state.layout),
@@ -240,5 +245,5 @@ def reading_text(reading: Reading, state: State) -> list[str]:
     for other in reading.same_as:
         texts.append(f"On this shape the sets are those of {title(other)}: the two coincide.")
     if reading.refusal:
-        texts.append(f"Refused, as by torch: {reading.refusal}")
+        texts.append(f"Refused by torch: {reading.refusal}")
     return texts

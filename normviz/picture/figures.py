@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from normviz.methods import axes_of, caption, method_row, partition, statistics_text, title
+from normviz.methods import axes_of, caption, method_row, partition, sizes_text, statistics_text, title
 from normviz.picture.block import block
 from normviz.picture.colors import MUTED, value_limit
 from normviz.picture.png import figure
@@ -47,6 +47,15 @@ def set_statistics(x: np.ndarray, labels: np.ndarray, cursor, centred: bool) -> 
         return values.size, mean, float(np.sqrt(np.mean((values - mean) ** 2)))
 
 
+def _plain(x: np.ndarray, axes, cursor) -> tuple[np.ndarray, str, str]:
+    """Labels, alt text and heading of a tensor that no method has cut yet."""
+    if cursor is not None:
+        raise ValueError(f"cursor={cursor!r} needs a method: without one no cell has a set")
+    finite = x[np.isfinite(x)]
+    span = f"from {finite.min():.3g} to {finite.max():.3g}" if finite.size else "none of them finite"
+    return np.zeros(x.shape, dtype=np.int64), f"Tensor {sizes_text(axes)}; values {span}.", "The tensor"
+
+
 def block_scene(
     x, method, num_groups=None, *, cursor=None, color="set", layout="NCHW", size=(430, 400)
 ) -> Scene:
@@ -54,20 +63,25 @@ def block_scene(
     if color not in ("set", "value"):
         raise ValueError(f"color={color!r} is unknown; it takes 'set' or 'value'")
     x = as_array(x)
-    row, axes = method_row(method), axes_of(x.shape, layout)
-    labels = partition(method, x.shape, num_groups, layout)
-    known = {}
-    if cursor is not None:
-        cursor = check_cursor(cursor, axes)
-        known = dict(
-            zip(("size", "mean", "std"), set_statistics(x, labels, cursor, row.centred), strict=True)
-        )
-    alt = caption(method, x.shape, num_groups, layout, **known)
+    axes = axes_of(x.shape, layout)
+    if method is None:
+        labels, alt, heading = _plain(x, axes, cursor)
+        color = "value"
+    else:
+        row = method_row(method)
+        labels = partition(method, x.shape, num_groups, layout)
+        known = {}
+        if cursor is not None:
+            cursor = check_cursor(cursor, axes)
+            statistics = set_statistics(x, labels, cursor, row.centred)
+            known = dict(zip(("size", "mean", "std"), statistics, strict=True))
+        alt = caption(method, x.shape, num_groups, layout, **known)
+        heading = title(method, num_groups)
     cells = Cells.of(axes, labels, x, cursor=cursor, color=color, limit=value_limit(x))
     width, height = size
     scene = Scene(width, height, alt)
-    scene.items.append(Label(12, 20, title(method, num_groups), 15, bold=True))
-    foot = wrap(" ".join(filter(None, (alt, cells.left_out()))), 12, 0, int(width / 7.1), color=MUTED)
+    scene.items.append(Label(12, 20, heading, 15, bold=True))
+    foot = wrap(alt, 12, 0, int(width / 7.1), color=MUTED)
     for i, line in enumerate(foot):
         line.y = height - 8 - 16 * (len(foot) - 1 - i)
     top = height - 16 * len(foot) - 14
@@ -77,10 +91,11 @@ def block_scene(
     return scene
 
 
-def draw_block(x, method, num_groups=None, *, cursor=None, color="set", layout="NCHW"):
+def draw_block(x, method=None, num_groups=None, *, cursor=None, color="set", layout="NCHW"):
     """The tensor as a block, its cells coloured by the sets of a method, or by value: a matplotlib Figure.
 
     x: tensor or array of numbers, (N, C), (N, C, L), (N, C, H, W), or (B, T, D) with layout "BTD".
+    method: a key of `METHODS`; None shows the bare tensor, by value.  num_groups: for methods with groups.
     cursor: index of one cell; its set is outlined, and the caption tells its statistics.
     color: "set" or "value" (diverging map, symmetric about 0; NaN, ±Inf and clipped cells carry marks).
     A block too large to draw is cut to a window around the cursor, and the caption says what was left out.
@@ -150,6 +165,10 @@ def methods_scene(
                 Label(left + panel[0] / 2, top + panel[1] - 6, sets, anchor="middle", color=MUTED)
             )
     scene.items += legend(cells, 14, height + 14)
+    if left_out := cells.left_out():
+        alts.append(left_out)
+        scene.items += wrap(left_out, 14, height + 36, int(width / 7.1), color=MUTED)
+        scene.height = scene.items[-1].y + 8
     scene.alt = " ".join(alts)
     return scene
 

@@ -109,9 +109,14 @@ class AxesExplorer(Explorer):
             value=state.color,
             description="colour by",
             style={"button_width": "60px"},
+            layout=w.Layout(width="260px"),
         )
         add["step"] = w.ToggleButtons(
-            options=view.STEPS, value=state.step, description="step", style={"button_width": "70px"}
+            options=view.STEPS,
+            value=state.step,
+            description="step",
+            style={"button_width": "70px"},
+            layout=w.Layout(width="460px"),
         )
         add["compare"] = w.Checkbox(value=False, description="all methods side by side", indent=False)
         columns = []
@@ -139,11 +144,8 @@ class AxesExplorer(Explorer):
         )
         add["beta"] = w.FloatSlider(value=0.0, min=-3, max=3, step=0.1, description="β (affine)", layout=slim)
         flow = w.Layout(flex_flow="row wrap", align_items="center")
-        return [
-            w.HBox([add["method"], add["groups"], add["color"], add["compare"]], layout=flow),
-            w.HBox(columns, layout=flow),
-            w.HBox([add["step"], add["eps"], add["gamma"], add["beta"]], layout=flow),
-        ]
+        rows = (("method", "groups", "compare"), columns, ("color", "step"), ("eps", "gamma", "beta"))
+        return [w.HBox([add.get(child, child) for child in row], layout=flow) for row in rows]
 
     @staticmethod
     def _slider(name: str, value: int, low: int, high: int) -> w.IntSlider:
