@@ -1,4 +1,4 @@
-"""`python -m normviz images | train | study | doctor`: what the notebooks do, from a shell."""
+"""`python -m normviz images | train | study | claims | doctor`: what the notebooks do, from a shell."""
 
 from __future__ import annotations
 
@@ -42,6 +42,25 @@ def lab(command: str):
     return run
 
 
+def claims(arguments: list[str]) -> int:
+    """Print the claims ledger, or write it into a file that holds its two markers."""
+    from normviz.lab.claims import insert, markdown
+
+    parser = argparse.ArgumentParser(prog="python -m normviz claims", description=claims.__doc__)
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder (default: results)")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="bring the table in FILE up to date")
+    options = parser.parse_args(arguments)
+    if options.write is None:
+        print(markdown(options.results))
+        return 0
+    try:
+        text = insert(options.write.read_text(encoding="utf-8"), options.results)
+    except (OSError, ValueError) as error:
+        parser.error(f"--write {options.write}: {error}")
+    options.write.write_text(text, encoding="utf-8")
+    return 0
+
+
 def doctor(arguments: list[str]) -> int:
     """Say what this environment has, and what it lacks."""
     argparse.ArgumentParser(prog="python -m normviz doctor", description=doctor.__doc__).parse_args(arguments)
@@ -62,7 +81,13 @@ def doctor(arguments: list[str]) -> int:
     return 0
 
 
-COMMANDS = {"images": images, "train": lab("train"), "study": lab("study"), "doctor": doctor}
+COMMANDS = {
+    "images": images,
+    "train": lab("train"),
+    "study": lab("study"),
+    "claims": claims,
+    "doctor": doctor,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,0 +1,203 @@
+"""The claims ledger: each statement of the article, put to a measurement.
+
+One source: a claim is a row of `CLAIMS`; its verdict is computed from the recorded runs in `results/` by the rule in
+its function, never written down by hand.  Notebook 08 prints the ledger, the README holds the same table
+(`python -m normviz claims`).
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from normviz.lab.history import History
+from normviz.lab.study import load_study
+from normviz.lab.verdicts import verdict
+from normviz.methods import count_statistics
+
+HOLDS, ONLY_IF, NOT, OPEN = "holds", "holds only if", "not reproduced", "not yet measured"
+
+
+class Finding(NamedTuple):
+    verdict: str  # HOLDS, ONLY_IF, NOT or OPEN
+    numbers: str  # what was measured, in a sentence
+    where: str = ""  # of ONLY_IF: where it held
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in words, with its condition."""
+        return f"{self.verdict} {self.where}" if self.verdict == ONLY_IF else self.verdict
+
+
+class Claim(NamedTuple):
+    statement: str  # what the article says
+    notebook: str  # the chapter that settles it
+    measure: Callable[[Runs], Finding]
+
+
+class Runs:
+    """The recorded runs of a results folder, loaded when asked for."""
+
+    def __init__(self, folder="results"):
+        self.folder = Path(folder)
+        self._known: dict[str, list[History]] = {}
+
+    def __call__(self, study: str, arm: str, name: str | None = None) -> list[History]:
+        """Runs of one arm in a study; `name`: of one preset among several.
+
+        Raises FileNotFoundError without a record, LookupError where it has no such run.
+        """
+        if study not in self._known:
+            self._known[study] = load_study(study, self.folder)
+        found = [h for h in self._known[study] if h.recipe.arm == arm and name in (None, h.recipe.name)]
+        if not found:
+            raise LookupError(f"study {study!r} has no run of arm {arm!r}")
+        return found
+
+
+def trained(runs: Iterable[History]) -> int:
+    """How many runs the verdict's rule calls trained."""
+    return sum(verdict(run).kind == "trained" for run in runs)
+
+
+def share(runs: list[History]) -> str:
+    return f"{trained(runs)}/{len(runs)}"
+
+
+def accuracies(runs: Iterable[History]) -> list[float]:
+    """Test accuracy at the end, 0 to 1, with running statistics: what a user would get."""
+    return [run.evals[-1]["accuracy"] for run in runs]
+
+
+def spread(values: list[float]) -> str:
+    """Mean ± standard deviation over seeds, in percent."""
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{100 * statistics.mean(values):.1f} ± {100 * deviation:.1f} %"
+
+
+def judge(held: dict[str, bool], numbers: str) -> Finding:
+    """Holds where all of several regimes agree, holds only in some of them, or in none."""
+    where = " or ".join(name for name, yes in held.items() if yes)
+    kind = HOLDS if all(held.values()) else ONLY_IF if where else NOT
+    return Finding(kind, numbers, where)
+
+
+def _counts(runs: Runs) -> Finding:
+    shape = (4, 8, 4, 4)
+    token, sample = (count_statistics(method, shape) for method in ("layer_token", "layer"))
+    same = token.formula == sample.formula
+    numbers = (
+        f"LayerNorm per token has {token.formula} = {token.values} statistics on N×C×H×W = {shape}; "
+        f"over the whole sample it has {sample.formula} = {sample.values}, BatchNorm "
+        f"{count_statistics('batch', shape).values}"
+    )
+    return Finding(HOLDS if same else ONLY_IF, numbers, "LayerNorm means the per-token kind")
+
+
+def _unmeasured(chapter: str) -> Callable[[Runs], Finding]:
+    return lambda runs: Finding(OPEN, f"settled by chapter {chapter}, which is still to be written")
+
+
+def _crash(runs: Runs) -> Finding:
+    parts, failed = [], {}
+    for study, regime in (
+        ("tame", "GELU, tame digits"),
+        ("heavy", "GELU, contrast jitter"),
+        ("swiglu", "SwiGLU"),
+        ("midrun", "SwiGLU, jitter from half time"),
+    ):
+        ln, bn = runs(study, "ln"), runs(study, "bn")
+        failed[regime] = len(bn) - trained(bn) > len(ln) - trained(ln)
+        parts.append(f"{regime}: LN {share(ln)}, BN {share(bn)}")
+    return judge(failed, f"runs that trained: {'; '.join(parts)}")
+
+
+def _blame(runs: Runs) -> Finding:
+    parts, helped = [], {}
+    for name, regime in (("heavy", "GELU"), ("swiglu", "SwiGLU")):
+        arms = {arm: runs(name, arm) for arm in ("bn", "bn+ffnbn")}
+        arms |= {arm: runs("interventions", arm, name) for arm in ("ffn-ln", "attn-ln", "bn+cap")}
+        mean = {arm: statistics.mean(accuracies(found)) for arm, found in arms.items()}
+        # The FFN is to blame if LN in front of it alone helps more than LN in front of attention alone
+        helped[regime] = mean["ffn-ln"] > max(mean["bn"], mean["attn-ln"])
+        numbers = ", ".join(f"{arm} {100 * value:.0f} %" for arm, value in mean.items())
+        parts.append(f"{regime}: {numbers}")
+    return judge(helped, f"mean accuracy with one suspect removed: {'; '.join(parts)}")
+
+
+def _cure(runs: Runs) -> Finding:
+    parts, cured = [], {}
+    for study in ("heavy", "swiglu", "midrun"):
+        bn, cure = runs(study, "bn"), runs(study, "bn+ffnbn")
+        cured[study] = trained(cure) >= 0.8 * len(cure) and trained(cure) > trained(bn)
+        parts.append(f"{study}: BN {share(bn)}, with FFN-BN {share(cure)}")
+    return judge(cured, f"runs that trained: {'; '.join(parts)}")
+
+
+def _level(runs: Runs) -> Finding:
+    parts, level = [], {}
+    for study in ("tame", "heavy", "swiglu"):
+        ln, cure = (accuracies(runs(study, arm)) for arm in ("ln", "bn+ffnbn"))
+        level[study] = statistics.mean(cure) >= statistics.mean(ln) - 0.02
+        parts.append(f"{study}: LN {spread(ln)}, FFN-BN {spread(cure)}")
+    return judge(level, f"test accuracy: {'; '.join(parts)} (level: within 2 points)")
+
+
+def _deep(runs: Runs) -> Finding:
+    arms = {arm: runs("deep", arm) for arm in ("ln", "bn", "bn+ffnbn")}
+    fails, cured = trained(arms["bn"]) == 0, trained(arms["bn+ffnbn"]) == len(arms["bn+ffnbn"])
+    numbers = ", ".join(f"{arm} {share(found)} ({spread(accuracies(found))})" for arm, found in arms.items())
+    recipe = arms["ln"][0].recipe
+    kind = HOLDS if fails and cured else ONLY_IF if fails or cured else NOT
+    return Finding(
+        kind, f"GELU, depth {recipe.depth}, contrast jitter σ = {recipe.sigma:g}, trained: {numbers}"
+    )
+
+
+CLAIMS = (
+    Claim("LayerNorm along C (or the embedding) has 2NHW statistics.", "01_axes", _counts),
+    Claim("LN computes its statistics in inference too, BN fixes them.", "03_layer_norm", _unmeasured("03")),
+    Claim("LN is the standard where sequence length varies.", "05_sequences", _unmeasured("05")),
+    Claim("Replacing LN by BN in a ViT can crash training.", "08_loss_crash", _crash),
+    Claim("The un-normalized FFN is to blame.", "08_loss_crash", _blame),
+    Claim("A BN between the FFN's two linear layers cures it.", "08_loss_crash", _cure),
+    Claim("The cured network is as accurate as the LN one.", "08_loss_crash", _level),
+    Claim("All of this in one GELU network: BN fails, FFN-BN is level with LN.", "08_loss_crash", _deep),
+    Claim("The BN network is about 20 % faster in inference.", "06_what_statistics_cost", _unmeasured("06")),
+)
+
+
+def ledger(folder="results") -> list[tuple[Claim, Finding]]:
+    """Every claim with its finding; a claim whose runs are not recorded is not yet measured, and says which."""
+    runs, rows = Runs(folder), []
+    for claim in CLAIMS:
+        try:
+            rows.append((claim, claim.measure(runs)))
+        except (FileNotFoundError, LookupError) as error:
+            rows.append((claim, Finding(OPEN, str(error))))
+    return rows
+
+
+def markdown(folder="results") -> str:
+    """The ledger as a Markdown table."""
+    lines = ["| the article says | verdict | what we measured | chapter |", "|---|---|---|---|"]
+    for claim, finding in ledger(folder):
+        chapter = claim.notebook.split("_")[0]
+        lines.append(f"| {claim.statement} | **{finding.sentence}** | {finding.numbers} | {chapter} |")
+    return "\n".join(lines)
+
+
+BEGIN, END = "<!-- claims: written by `python -m normviz claims --write` -->", "<!-- end of claims -->"
+
+
+def insert(text: str, folder="results") -> str:
+    """`text` with the table between its two markers brought up to date.
+
+    Raises ValueError where the markers are missing.
+    """
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise ValueError(f"it needs the line {BEGIN!r} once, and {END!r} once after it")
+    head, rest = text.split(BEGIN)
+    return f"{head}{BEGIN}\n{markdown(folder)}\n{END}{rest.split(END)[1]}"
