@@ -100,7 +100,9 @@ def load_inside(name: str = "inside", folder="results") -> list[tuple[Recipe, li
 def _rows(name: str, folder) -> list[dict]:
     path = study_path(name, folder)
     if not path.is_file():
-        raise FileNotFoundError(f"no record of study {name!r} at {path}; make one: python -m normviz study {name}")
+        raise FileNotFoundError(
+            f"no record of study {name!r} at {path}; make one: python -m normviz study {name}"
+        )
     return [row for row in json.loads(path.read_text(encoding="utf-8"))["runs"] if "error" not in row]
 
 
