@@ -125,7 +125,7 @@ PRESETS = MappingProxyType(
     {
         "tame": {},
         "heavy": {"sigma": 1.0},
-        "deep": {"depth": 32, "batch": 128, "steps": 500, "sigma": 1.0},
+        "deep": {"depth": 32, "batch": 128, "sigma": 1.0},
         "swiglu": {"ffn": "swiglu"},
         "midrun": {
             "ffn": "swiglu", "depth": 8, "lr": 2e-3, "steps": 600, "schedule": "constant",

@@ -54,7 +54,7 @@ STUDIES = MappingProxyType(
         "deep": Study("GELU, depth 32, contrast jitter σ = 1", _grid(["deep"], _THREE, 5, probe_every=20)),
         "interventions": Study(
             "which part of the swap is to blame, in `heavy` and `swiglu`",
-            _grid(["heavy", "swiglu"], _INTERVENTIONS, 3),
+            _grid(["heavy", "swiglu"], _INTERVENTIONS, 2),
         ),
         "phase": Study(
             "contrast jitter σ × FFN kind × arm",
@@ -76,8 +76,8 @@ STUDIES = MappingProxyType(
             _grid(["heavy", "swiglu"], _THREE, 1),
             looks=(0, 10, 20, 40, 80, 160, 240, 320, 399),
         ),
-        "cifar10-heavy": Study("CIFAR-10, GELU, contrast jitter", _grid(["cifar10-heavy"], _THREE, 3)),
-        "cifar10-swiglu": Study("CIFAR-10, SwiGLU, no jitter", _grid(["cifar10-swiglu"], _THREE, 3)),
+        "cifar10-heavy": Study("CIFAR-10, GELU, contrast jitter", _grid(["cifar10-heavy"], _THREE, 2)),
+        "cifar10-swiglu": Study("CIFAR-10, SwiGLU, no jitter", _grid(["cifar10-swiglu"], _THREE, 2)),
     }
 )  # fmt: skip
 
