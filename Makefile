@@ -20,7 +20,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test test-colab notebooks images badges lint constraints clean
+.PHONY: help setup lab test test-colab notebooks images badges claims lint constraints clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ images: $(VENV)/installed  ## regenerate images/
 
 badges: $(VENV)/installed  ## rewrite the Colab links from [project.urls]
 	$(PY) tools/badges.py
+
+claims: $(VENV)/installed  ## bring the README's table of claims up to date with results/
+	$(PY) -m normviz claims --write README.md
 
 lint: $(VENV)/installed  ## ruff: errors and formatting rules
 	$(BIN)/ruff check .

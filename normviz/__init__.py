@@ -22,6 +22,12 @@ _LAZY = {
     "draw_block": "normviz.picture.figures",
     "draw_methods": "normviz.picture.figures",
     "explore_axes": "normviz.picture.widgets",
+    "draw_accuracies": "normviz.picture.curves",
+    "draw_loss": "normviz.picture.curves",
+    "draw_phase_map": "normviz.picture.curves",
+    "draw_ratios": "normviz.picture.curves",
+    "explore_inside": "normviz.picture.inside_widget",
+    "explore_scaling": "normviz.picture.inside_widget",
     "lab": "normviz.lab",
 }
 

@@ -90,7 +90,8 @@ def normalize_steps(
     row = method_row(method)
     if not isinstance(x, Tensor) or not x.is_floating_point():
         got = f"a tensor of {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
-        raise TypeError(f"x must be a floating-point tensor, got {got}; convert it with x.float()")
+        advice = "x.float()" if isinstance(x, Tensor) else "torch.as_tensor(x).float()"
+        raise TypeError(f"x must be a floating-point tensor, got {got}; convert it with {advice}")
     axes = axes_of(x.shape, layout)
     groups = check_groups(row, axes.channels, num_groups)
     _check_options(row, axes, eps, weight, bias, running, training)
@@ -140,6 +141,8 @@ def normalize(
     layout: str = "NCHW",
 ) -> Tensor:
     """Normalize `x` by a method of the table: (x - mean) / sqrt(var + eps) · weight + bias, set by set.
+
+    RMSNorm ("rms") takes the mean as 0 and the mean square as var.
 
     x: floating-point tensor, (N, C), (N, C, L) or (N, C, H, W) for layout "NCHW", (B, T, D) for "BTD".
     method: a key of `METHODS`; "group" needs `num_groups`, a divisor of C.

@@ -225,7 +225,10 @@ def partition(
 ) -> np.ndarray:
     """Which cells share their statistics: an int64 array of `shape`, equal labels for cells of one set.
 
+    method: a key of `METHODS`; "group" needs `num_groups`, a divisor of C.  shape: (N, C), (N, C, L) or
+    (N, C, H, W) for layout "NCHW", (B, T, D) for "BTD".
     Labels are 0 … S-1 in the order in which a row-major walk over the tensor first meets them.
+    Raises ValueError for an unknown method or layout, a wrong rank, an empty axis, groups that do not divide C.
 
     >>> partition("group", (1, 4), num_groups=2)
     array([[0, 0, 1, 1]])
@@ -242,7 +245,9 @@ def partition(
 def count_statistics(
     method: str, shape: Iterable[int], num_groups: int | None = None, layout: str = "NCHW"
 ) -> Statistics:
-    """How many sets and statistics a method has on a tensor of `shape`.
+    """How many sets and statistics (two a set, one for "rms") a method has on a tensor of `shape`.
+
+    Arguments and errors as `partition`.
 
     >>> count_statistics("layer_token", (4, 6, 3, 3))
     Statistics(sets=36, values=72, formula='2NHW')

@@ -123,9 +123,10 @@ def test_half_precision_is_summed_in_float32(dtype):
 
 
 def test_large_offsets_do_not_cancel():
-    x = torch.randn(4, 64) + 1e4
+    x = torch.randn(4, 64, generator=torch.Generator().manual_seed(0)) + 1e4
     exact = nv.normalize(x.double(), "layer_token").float()
-    torch.testing.assert_close(nv.normalize(x, "layer_token"), exact, rtol=1e-3, atol=1e-3)
+    # A float32 mean of 1e4 is known to 5e-4; E[x²] - E[x]² would be off by whole units
+    torch.testing.assert_close(nv.normalize(x, "layer_token"), exact, rtol=0, atol=2e-3)
 
 
 def test_input_is_left_alone():

@@ -209,7 +209,7 @@ def _single(x: torch.Tensor, state: State, reading: Reading) -> Scene:
     inside = reading.labels == reading.labels[state.cursor]
     hue = int(cells.hues[cells.cursor])
     picture.items += before_after(
-        Box(right, 276, wide, 172), ("before: raw", f"after: {state.step}"),
+        Box(right, 276, wide, 172), ("before: raw", "not defined" if reading.refusal else f"after: {state.step}"),
         (reading.steps["raw"], values), inside, limit=limit, fill=SET_FILLS[0][0][hue],
     )  # fmt: skip
     return picture

@@ -242,8 +242,10 @@ def sheet(cells: Cells, box: Box) -> list:
         y = corner[1] + k * step[1] + rows * size / 2 + 4
         items.append(Label(corner[0] - 5, y, str(k + cells.start[0]), TEXT, "end", AXIS_COLORS["sample"]))
     if cells.cursor is not None:
-        mine = cells.labels[index] == cells.labels[cells.cursor]
-        items.append(Strokes(_outline(origin[mine], size), INK, 1.8, name="set-outline"))
+        tiles = (n * c, rows, columns)
+        mine = (cells.labels == cells.labels[cells.cursor]).reshape(tiles)
+        outline = _outline(mine, origin.reshape(*tiles, 2), size)
+        items.append(Strokes(outline, INK, 1.8, name="set-outline"))
         at = np.flatnonzero((cells.cursor == np.array(index).T).all(axis=1))
         ring = np.array([quads[at[0]], np.roll(quads[at[0]], -1, axis=0)]).transpose(1, 0, 2)
         items.append(Strokes(ring, PAPER, 4.6, name="halo"))
@@ -251,12 +253,19 @@ def sheet(cells: Cells, box: Box) -> list:
     return items
 
 
-def _outline(corners: np.ndarray, size: float) -> np.ndarray:
-    """The border of a union of squares with these upper left corners: sides that no two squares share."""
-    sides = {}
-    for x, y in np.round(corners, 3).tolist():
-        for a, b in (((0, 0), (1, 0)), ((0, 1), (1, 1)), ((0, 0), (0, 1)), ((1, 0), (1, 1))):
-            side = ((x + a[0] * size, y + a[1] * size), (x + b[0] * size, y + b[1] * size))
-            key = tuple(round(v, 1) for point in side for v in point)
-            sides[key] = None if key in sides else side
-    return np.array([s for s in sides.values() if s is not None]).reshape(-1, 2, 2)
+#: Sides of a unit square: the step (down, right) to the square beyond, and the side's two ends (x, y)
+_SIDES = (
+    ((-1, 0), (0, 0), (1, 0)), ((1, 0), (0, 1), (1, 1)), ((0, -1), (0, 0), (0, 1)), ((0, 1), (1, 0), (1, 1)),
+)  # fmt: skip
+
+
+def _outline(mine: np.ndarray, corners: np.ndarray, size: float) -> np.ndarray:
+    """Segments around the squares `mine` (tiles, rows, columns): their sides towards squares that are not mine."""
+    rows, columns = mine.shape[1:]
+    framed = np.pad(mine, ((0, 0), (1, 1), (1, 1)))
+    parts = []
+    for (down, right), start, end in _SIDES:
+        beyond = framed[:, 1 + down : 1 + down + rows, 1 + right : 1 + right + columns]
+        at = corners[mine & ~beyond]
+        parts.append(np.stack([at + np.array(start) * size, at + np.array(end) * size], axis=1))
+    return np.concatenate(parts)

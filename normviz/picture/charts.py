@@ -83,7 +83,7 @@ def before_after(
         items += histogram(panel, heading, array, array[inside], limit=limit, top=top, fill=fill)
     y = box.y + box.height - 6
     quad = np.array([[(0, -9), (11, -9), (11, 2), (0, 2)]])
-    for x, fill_, text in ((0, fill, "cursor's set"), (120, GREY, "all cells (share of cells, same scale)")):
+    for x, fill_, text in ((0, fill, "cursor's set"), (120, GREY, "all cells (share)   ┆ mean of the set")):
         items.append(Shapes(quad + np.array([box.x + x, y]), [fill_], stroke=INK, width=0.7))
         items.append(Label(box.x + x + 17, y, text))
     return items

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from normviz.methods import axes_of, caption, method_row, partition, sizes_text, statistics_text, title
+from normviz.methods import (
+    METHODS,
+    axes_of,
+    caption,
+    method_row,
+    partition,
+    sizes_text,
+    statistics_text,
+    title,
+)
 from normviz.picture.block import block
 from normviz.picture.colors import MUTED, value_limit
 from normviz.picture.png import figure
@@ -12,7 +21,7 @@ from normviz.picture.scene import Box, Cells, Label, Scene, legend, wrap
 
 
 def as_array(x) -> np.ndarray:
-    """A tensor or array-like of numbers as float64 numpy.  Raises TypeError for anything else."""
+    """A tensor or array-like of real numbers as float64 numpy.  Raises TypeError for anything else."""
     if hasattr(x, "detach"):
         # float() first: numpy has no bfloat16
         x = x.detach().cpu()
@@ -22,7 +31,14 @@ def as_array(x) -> np.ndarray:
             np.float64, casting="same_kind" if np.asarray(x).dtype.kind != "b" else "unsafe"
         )
     except (TypeError, ValueError):
-        raise TypeError(f"x must be a tensor or array of numbers, got {type(x).__name__}") from None
+        got = f"{type(x).__name__} of {x.dtype}" if hasattr(x, "dtype") else type(x).__name__
+        raise TypeError(f"x must be a tensor or array of real numbers, got {got}") from None
+
+
+def check_color(color) -> None:
+    """Raises ValueError unless it is "set" or "value"."""
+    if color not in ("set", "value"):
+        raise ValueError(f"color={color!r} is unknown; it takes 'set' or 'value'")
 
 
 def check_cursor(cursor, axes) -> tuple[int, ...]:
@@ -60,8 +76,7 @@ def block_scene(
     x, method, num_groups=None, *, cursor=None, color="set", layout="NCHW", size=(430, 400)
 ) -> Scene:
     """One block with heading, legend and caption.  Errors as in `draw_block`."""
-    if color not in ("set", "value"):
-        raise ValueError(f"color={color!r} is unknown; it takes 'set' or 'value'")
+    check_color(color)
     x = as_array(x)
     axes = axes_of(x.shape, layout)
     if method is None:
@@ -78,6 +93,7 @@ def block_scene(
         alt = caption(method, x.shape, num_groups, layout, **known)
         heading = title(method, num_groups)
     cells = Cells.of(axes, labels, x, cursor=cursor, color=color, limit=value_limit(x))
+    alt = " ".join(filter(None, (alt, cells.left_out())))
     width, height = size
     scene = Scene(width, height, alt)
     scene.items.append(Label(12, 20, heading, 15, bold=True))
@@ -126,6 +142,9 @@ def methods_scene(
 
     values: what to colour instead of x, an array of x's shape for each method (a step of the normalization).
     """
+    check_color(color)
+    if not methods:
+        raise ValueError(f"methods={methods!r} is empty; it takes some of {', '.join(map(repr, METHODS))}")
     x = as_array(x)
     axes = axes_of(x.shape, layout)
     if cursor is not None:

@@ -53,6 +53,12 @@ def _html(text: str) -> w.HTML:
     return w.HTML(text, layout=w.Layout(width="auto", margin="0"))
 
 
+def _choices(channels: int) -> tuple[tuple[str, int], ...]:
+    """The divisors of C as options of a slider; a single one twice, since a slider needs two ends."""
+    options = tuple((str(g), g) for g in divisors(channels))
+    return options if len(options) > 1 else (*options, (f"{channels} ", channels))
+
+
 #: The most cells along an axis that sliders reach; a larger tensor is explored by its first part
 REACH = {"sample": 8, "channel": 16, "position": 8}
 
@@ -79,6 +85,7 @@ class AxesExplorer(Explorer):
         self._busy = False
         start = tuple(min(size, want) for size, want in zip(largest, self._first_sizes(), strict=True))
         self.state = view.default_state(start, layout, method)
+        self._chosen_groups = self.state.num_groups
         self.controls: dict[str, w.Widget] = {}
         self._picture, self._text = w.HTML(), w.HTML()
         children = self._build(largest, start)
@@ -95,14 +102,16 @@ class AxesExplorer(Explorer):
         """The controls, row by row; each axis keeps its colour."""
         state, add = self.state, self.controls
         names = {row.name: key for key, row in METHODS.items()}
-        wide = w.Layout(width="330px")
-        add["method"] = w.Dropdown(options=names, value=state.method, description="method", layout=wide)
+        # Not Dropdown: JupyterLab 4 takes a list's arrow keys for its own and leaves the widget
+        add["method"] = w.SelectionSlider(
+            options=names, value=state.method, description="method", layout=w.Layout(width="420px")
+        )
         channels = start[axes_of(start, state.layout).channel]
-        add["groups"] = w.Dropdown(
-            options=divisors(channels),
+        add["groups"] = w.SelectionSlider(
+            options=_choices(channels),
             value=state.num_groups,
             description="groups G",
-            layout=w.Layout(width="160px"),
+            layout=w.Layout(width="240px"),
         )
         add["color"] = w.ToggleButtons(
             options=["set", "value"],
@@ -166,6 +175,8 @@ class AxesExplorer(Explorer):
 
     def _changed(self, change) -> None:
         if not self._busy:
+            if change["owner"] is self.controls["groups"]:
+                self._chosen_groups = change["new"]
             self._show(tuple(self.controls[letter].value for letter in self._letters))
 
     def _show(self, sizes: tuple[int, ...]) -> None:
@@ -179,17 +190,21 @@ class AxesExplorer(Explorer):
             axes = axes_of(sizes, self.state.layout)
             for letter, size in zip(self._letters, sizes, strict=True):
                 cursor = controls[letter.lower()]
-                cursor.value = min(cursor.value, size - 1)
-                cursor.max, cursor.disabled = max(size - 1, 1), size == 1
+                with cursor.hold_sync():
+                    cursor.value = min(cursor.value, size - 1)
+                    cursor.max, cursor.disabled = max(size - 1, 1), size == 1
                 if controls[letter].value != size:
                     controls[letter].value = size
             groups = controls["groups"]
-            if list(groups.options) != divisors(axes.channels):
-                # The nearest divisor not above what was chosen, so that moving C back and forth feels calm
-                keep = max(g for g in divisors(axes.channels) if g <= groups.value)
-                groups.options = divisors(axes.channels)
-                groups.value = keep
-            groups.disabled = not (method_row(controls["method"].value).grouped or controls["compare"].value)
+            if tuple(groups.options) != _choices(axes.channels):
+                # The nearest divisor to what the reader chose last, so that moving C back and forth feels calm
+                keep = max(g for g in divisors(axes.channels) if g <= self._chosen_groups)
+                # One message: a slider that is told its new ends first clamps, and sends its own value back
+                with groups.hold_sync():
+                    groups.options = _choices(axes.channels)
+                    groups.value = keep
+            used = method_row(controls["method"].value).grouped or controls["compare"].value
+            groups.disabled = not used or axes.channels == 1
         self.state = view.State(
             method=controls["method"].value,
             cursor=tuple(controls[letter.lower()].value for letter in self._letters),
@@ -206,7 +221,7 @@ class AxesExplorer(Explorer):
     def _words(self, alt: str) -> str:
         reading, state = self.reading, self.state
         if reading.deviation is None:
-            check = "not run"
+            check = "was not run"
         else:
             check = f"ran just now: on this tensor it is within {reading.deviation:.1e} of <code>nv.normalize</code>"
         note = f"<p>{escape(self._note)}</p>" if self._note else ""

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from playwright.sync_api import Browser, Locator, Page, Route
 
@@ -28,6 +29,9 @@ class NotebookPage:
 
     Subclasses know their frontend: how it opens a notebook, runs all cells, and tells that it is done.
     """
+
+    SCROLLED: ClassVar[str]  # the element that scrolls the notebook
+    SHUT_DOWN: ClassVar[str]  # the script that ends its kernel
 
     browser: Browser
     address: str
@@ -71,7 +75,8 @@ class NotebookPage:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Close the tab."""
+        """End the notebook's kernel and close the tab."""
+        self.page.evaluate(self.SHUT_DOWN)
         self.page.close()
 
     # What a reader does to a widget; ipywidgets 7 and 8 differ only in the slider's handle.
@@ -79,40 +84,46 @@ class NotebookPage:
     def widget(self, label: str) -> Locator:
         """The first control whose label reads `label`."""
         exact = re.compile(rf"^\s*{re.escape(label)}\s*$")
-        return self.page.locator(".jupyter-widgets").filter(
-            has=self.page.locator("> .widget-label", has_text=exact)
-        ).first
+        labelled = self.page.locator(".widget-label", has_text=exact)
+        return self.page.locator(".widget-inline-hbox").filter(has=labelled).first
 
-    def slider(self, label: str) -> Locator:
-        """The handle of the slider `label`: what takes the focus."""
-        return self.widget(label).locator(".noUi-handle, .ui-slider-handle").first
-
-    def value(self, label: str) -> str:
-        """What the slider `label` reads now."""
-        return self.widget(label).locator(".widget-readout").inner_text().strip()
+    def control(self, label: str) -> Locator:
+        """What takes the focus in the slider, drop-down list or checkbox `label`."""
+        return self.widget(label).locator(".noUi-handle, .ui-slider-handle, select, input").first
 
     def press(self, label: str, key: str, times: int = 1) -> None:
-        """Focus the slider `label` and press `key` on the keyboard, without the mouse."""
-        self.slider(label).focus()
+        """Focus the control `label` and press `key` on the keyboard, without the mouse."""
+        self.control(label).focus()
         for _ in range(times):
             self.page.keyboard.press(key)
 
-    def choose(self, label: str, option: str) -> None:
-        """Choose `option` in the drop-down list `label`."""
-        self.widget(label).locator("select").select_option(label=option)
+    def value(self, label: str) -> str:
+        """What the slider or drop-down list `label` reads now."""
+        widget = self.widget(label)
+        if widget.locator("select").count():
+            text = widget.locator("select").evaluate("list => list.selectedOptions[0].text")
+        else:
+            text = widget.locator(".widget-readout").inner_text()
+        return text.replace("\N{NO-BREAK SPACE}", " ").strip()
+
+    # What the explorers draw: every visible face of a cell carries the cell's index and the set it belongs to.
 
     def drawn_sets(self) -> dict[tuple[int, ...], int]:
-        """The first block drawn: every visible cell (n, c, h, w) and the set it is drawn in."""
-        pairs = self.page.evaluate(DRAWN_SETS)
-        return {tuple(int(i) for i in cell.split(",")): int(label) for cell, label in pairs}
+        """The first block drawn: every visible cell (n, c, h, w) and its set; a cell may show several faces."""
+        sets: dict[tuple[int, ...], int] = {}
+        for cell, label in self.page.evaluate(DRAWN_SETS):
+            index = tuple(int(i) for i in cell.split(","))
+            assert sets.setdefault(index, int(label)) == int(label), f"cell {index} is drawn in two sets"
+        return sets
 
     def wait_for_drawn(self, condition, timeout_ms: int = 10_000) -> dict[tuple[int, ...], int]:
-        """The drawn sets once `condition(sets)` holds; AssertionError with the last ones when it never does."""
+        """The drawn sets once `condition(sets)` holds; AssertionError with a few of them when it never does."""
         for _ in range(timeout_ms // 50):
             if condition(sets := self.drawn_sets()):
                 return sets
             self.page.wait_for_timeout(50)
-        raise AssertionError(f"after {timeout_ms} ms the block still shows {sets}")
+        some = dict(list(sets.items())[:: max(1, len(sets) // 20)])
+        raise AssertionError(f"after {timeout_ms} ms the block still shows {len(set(sets.values()))} sets: {some}")
 
     def screenshot(self, name: str, target: Locator | None = None) -> Path:
         """A picture of the page, or of `target`, as test-artifacts/<name>.png."""
@@ -123,6 +134,19 @@ class NotebookPage:
         self.page.mouse.move(0, 0)  # no hover
         (target or self.page).screenshot(path=path)
         return path
+
+    def screenshot_notebook(self, name: str) -> Path:
+        """The whole notebook from top to bottom in one picture (up to 12000 px), for a person to look at."""
+        width = self.page.viewport_size["width"]
+        height = self.page.evaluate(f"document.querySelector({self.SCROLLED!r}).scrollHeight") + 200
+        self.page.set_viewport_size({"width": width, "height": min(height, 12_000)})
+        path = self.screenshot(name)
+        self.page.set_viewport_size({"width": width, "height": 1000})
+        return path
+
+    def explorer(self) -> Locator:
+        """The first explorer on the page, controls and picture."""
+        return self.page.locator(".widget-vbox").filter(has=self.page.locator("svg [data-cell]")).first
 
 
 # One block at a time: several pictures on the page may draw the same cells.
@@ -136,6 +160,9 @@ DRAWN_SETS = """() => {
 
 class LabPage(NotebookPage):
     """A notebook in JupyterLab 4, which shows itself to the page as `jupyterapp` (see servers.LAB)."""
+
+    SCROLLED = ".jp-WindowedPanel-outer"
+    SHUT_DOWN = "jupyterapp.shell.currentWidget.sessionContext.shutdown()"
 
     def open(self, name: str) -> None:
         self.page.goto(f"{self.address}/lab/tree/{name}?reset")  # nothing is open but this notebook
@@ -169,6 +196,9 @@ LAB_READY = """async () => {
 
 class ClassicPage(NotebookPage):
     """A notebook in the classic notebook 6.5: the page whose widget manager (7) Colab shares."""
+
+    SCROLLED = "#site"
+    SHUT_DOWN = "new Promise(done => Jupyter.notebook.session.delete(done, done))"
 
     def open(self, name: str) -> None:
         self.page.goto(f"{self.address}/notebooks/{name}")
