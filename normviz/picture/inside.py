@@ -136,7 +136,7 @@ def _picture(box: Box, image: np.ndarray, place: int, patch: int) -> list:
     rows, columns = np.divmod(np.arange(image.size), side)
     corners = np.array([(0, 0), (1, 0), (1, 1), (0, 1)])
     places = np.stack([columns, rows], 1)[:, None] + corners
-    fills = ["#" + f"{int(round(v)):02X}" * 3 for v in grey.ravel()]
+    fills = ["#" + f"{round(v):02X}" * 3 for v in grey.ravel()]
     row, column = divmod(place, side // patch)
     frame = np.array([box.x, box.y]) + step * patch * (np.array([column, row]) + corners)
     ring = np.stack([frame, np.roll(frame, -1, axis=0)], axis=1)
