@@ -1,0 +1,71 @@
+"""What a reader on Colab meets: the setup cell, every notebook, and the explorer under ipywidgets 7."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import distributions
+
+import nbformat
+import pytest
+from browser.explorer_checks import drive_by_keyboard
+from browser.servers import ROOT, environment
+from nbclient import NotebookClient
+
+pytestmark = pytest.mark.colab
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PIP = [sys.executable, "-m", "pip"]
+
+
+def run(notebook: nbformat.NotebookNode, folder, monkeypatch, home, **changes: str | None) -> None:
+    """Execute `notebook` in a fresh kernel; `changes` to the environment, None removes a variable."""
+    for name, value in (environment(home) | changes).items():
+        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+    resources = {"metadata": {"path": str(folder)}}
+    NotebookClient(notebook, timeout=1800, kernel_name="python3", resources=resources).execute()
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_notebook_runs(path, monkeypatch, tmp_path):
+    run(nbformat.read(path, as_version=4), tmp_path, monkeypatch, tmp_path)
+
+
+@pytest.mark.browser
+def test_the_explorer_obeys_the_keyboard_in_the_classic_page(classic):
+    page = classic("01_axes.ipynb")
+    page.run_all()
+    drive_by_keyboard(page)
+    page.screenshot("explorer-classic", page.explorer())
+
+
+@pytest.fixture
+def without_normviz():
+    """normviz is not installed before the test, nor after it."""
+    uninstall = [*PIP, "uninstall", "--quiet", "--yes", "normviz"]
+    subprocess.run(uninstall, check=True)
+    yield
+    subprocess.run(uninstall, check=True)
+
+
+def test_installing_normviz_would_add_nothing_else(without_normviz):
+    command = [*PIP, "install", "--quiet", "--dry-run", "--report", "-", str(ROOT)]
+    report = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    assert [item["metadata"]["name"] for item in report["install"]] == ["normviz"]
+
+
+def installed() -> dict[str, str]:
+    """Name and version of every package of this environment, as it is on the disk now."""
+    listing = subprocess.run([*PIP, "list", "--format=json"], check=True, capture_output=True)
+    return {row["name"]: row["version"] for row in json.loads(listing.stdout)}
+
+
+def test_the_setup_cell_installs_normviz_and_touches_nothing(without_normviz, monkeypatch, tmp_path):
+    notebook = nbformat.read(NOTEBOOKS[0], as_version=4)
+    notebook.cells = [cell for cell in notebook.cells if "setup" in cell.metadata.get("tags", [])]
+    before = installed()
+    assert "normviz" not in before and len(before) == len({d.name for d in distributions()})
+    # The folder is empty and nothing of the checkout is on the path: the cell has to install, from this checkout.
+    run(notebook, tmp_path, monkeypatch, tmp_path, PYTHONPATH=None, PIP_NO_INDEX=None, NORMVIZ_SOURCE=os.fspath(ROOT))
+    after = installed()
+    assert after.pop("normviz")
+    assert after == before
