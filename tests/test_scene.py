@@ -1,0 +1,251 @@
+"""The picture: what is drawn where, read back from the SVG and held against the partition and the values."""
+
+import re
+from itertools import product
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from drawings import (
+    assert_data,
+    cells_of,
+    drawing,
+    drawn,
+    labels_of,
+    ncp,
+    scene_of,
+    strokes,
+    tensors,
+    texts,
+    unhurried,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from normviz.picture.block import sheet
+from normviz.picture.colors import (
+    GREY,
+    HUES,
+    MARK_NAMES,
+    MARKS,
+    SET_FILLS,
+    hues_of,
+)
+from normviz.picture.figures import block_scene
+from normviz.picture.scene import DRAWN, Box, Label, legend
+
+
+@unhurried
+@given(tensors())
+def test_a_set_has_one_hue_and_its_neighbours_others(case):
+    cells = cells_of(case)
+    labels, hues = cells.labels, hues_of(cells.labels)
+    for label in np.unique(labels):
+        assert len(np.unique(hues[labels == label])) == 1
+    for axis in range(3):
+        unlike = np.diff(labels, axis=axis) != 0
+        assert (np.diff(hues, axis=axis)[unlike] != 0).all()
+
+
+def test_hues_are_told_apart_on_every_side():
+    for fills in (*SET_FILLS[0], *SET_FILLS[1]):
+        assert len(set(fills)) == len(HUES)
+
+
+def visible_surface(low, high):
+    """The three visible sides of a box of cells (n, c, p), a cell once for each side it is on."""
+    spans = [range(a, b) for a, b in zip(low, high, strict=True)]
+    front, top, right = (
+        (spans[0][:1], *spans[1:]),
+        (*spans[:2], spans[2][:1]),
+        (spans[0], spans[1][-1:], spans[2]),
+    )
+    return sorted(cell for side in (front, top, right) for cell in product(*side))
+
+
+@unhurried
+@given(tensors(), st.sampled_from(["set", "value"]))
+def test_the_block_draws_its_outer_faces_with_their_data(case, color):
+    faces = drawn(scene_of(case, color=color), "cell")
+    n, c, p = (max(at[i] for at in (ncp(f.cell, case) for f in faces)) + 1 for i in range(3))
+    assert n * c * p == case.x.size and len(faces) == n * c + n * p + c * p
+    assert sorted(ncp(face.cell, case) for face in faces) == visible_surface((0, 0, 0), (n, c, p))
+    assert len({tuple(face.points.mean(axis=0)) for face in faces}) == len(faces)
+    assert_data(case, faces)
+
+
+@unhurried
+@given(tensors(), st.sampled_from([DRAWN, (2, 3, 4), (1, 1, 1)]))
+def test_the_cursors_outline_bounds_its_set(case, window):
+    cells = cells_of(case, drawn=window)
+    scene = drawing(cells)
+    shift = np.array(cells.start)
+    # What the block's own faces say of the projection: corners of the grid to points of the sheet
+    corner, point = [], []
+    for face in drawn(scene, "cell")[: cells.shape[1] * cells.shape[2]]:  # the front comes first
+        at = np.array(ncp(face.cell, case))
+        corner += [at, at + (0, 1, 0), at + (0, 1, 1), at + (0, 0, 1)]
+        point += list(face.points)
+    for face in drawn(scene, "cell")[-cells.shape[0] * cells.shape[2] :]:  # the right side last
+        at = np.array(ncp(face.cell, case)) + (0, 1, 0)
+        corner += [at, at + (1, 0, 0), at + (1, 0, 1), at + (0, 0, 1)]
+        point += list(face.points)
+    homogeneous = np.column_stack([corner, np.ones(len(corner))])
+    projection, *_ = np.linalg.lstsq(homogeneous, np.array(point), rcond=None)
+    assert np.abs(homogeneous @ projection - point).max() < 0.11  # the SVG rounds to 0.1 px
+
+    whole = np.array(
+        [
+            ncp(cell, case)
+            for cell in np.ndindex(case.x.shape)
+            if labels_of(case)[cell] == labels_of(case)[case.cursor]
+        ]
+    )
+    inside = whole[((whole >= shift) & (whole < shift + cells.shape)).all(axis=1)]
+    low, high = inside.min(axis=0), inside.max(axis=0) + 1
+    assert len(inside) == np.prod(high - low)
+    expected = set()
+    for axis in range(3):
+        others = [i for i in range(3) if i != axis]
+        for ends in product((0, 1), repeat=2):
+            edge = np.tile(low, (2, 1))
+            edge[1, axis] = high[axis]
+            for i, end in zip(others, ends, strict=True):
+                edge[:, i] = (low, high)[end][i]
+            expected.add(rounded(np.column_stack([edge, [1, 1]]) @ projection))
+    outline = strokes(scene, "set-outline")
+    assert len(outline) == len(expected) == 12
+    near = np.array(
+        [[abs(np.array(a) - b).max() for b in (np.array(rounded(s)) for s in outline)] for a in expected]
+    )
+    assert (near.min(axis=1) < 0.3).all()
+
+    assert sorted(ncp(f.cell, case) for f in drawn(scene, "set-cell")) == visible_surface(low, high)
+    assert [f.cell for f in drawn(scene, "cursor")] == [case.cursor] * 3
+    assert {f.set for f in drawn(scene, "set-cell")} == {labels_of(case)[case.cursor]}
+
+
+def rounded(segment):
+    """A segment with its ends in one order, so that two drawings of it compare."""
+    return tuple(sorted(tuple(round(float(v), 2) for v in end) for end in segment))
+
+
+@unhurried
+@given(tensors(), st.sampled_from([DRAWN, (2, 3, 4)]), st.sampled_from([(500, 232), (331, 207), (90, 80)]))
+def test_the_sheet_holds_each_cell_once_and_outlines_the_set(case, window, size):
+    cells = cells_of(case, drawn=window)
+    scene = drawing(cells, *sheet(cells, Box(7, 5, *size)))
+    faces = drawn(scene, "sheet-cell")
+    assert_data(case, faces)
+    cube = [range(s, s + n) for s, n in zip(cells.start, cells.shape, strict=True)]
+    assert sorted(ncp(face.cell, case) for face in faces) == sorted(product(*cube))
+    everything = np.concatenate([face.points for face in faces])
+    assert (everything.min(axis=0) >= (7, 5)).all()
+    assert (everything.max(axis=0) <= np.add((7, 5), size) + 0.1).all()
+
+    # A cell lies inside of the outline if a ray from it crosses the outline an odd number of times: left, and up
+    outline = strokes(scene, "set-outline")
+    for face in faces:
+        centre = face.points.mean(axis=0)
+        for along in (0, 1):
+            a, b = outline[:, 0], outline[:, 1]
+            across = 1 - along
+            spans = (np.minimum(a, b)[:, across] < centre[across]) & (
+                centre[across] < np.maximum(a, b)[:, across]
+            )
+            hits = spans & (a[:, along] < centre[along])
+            assert bool(hits.sum() % 2) == (face.set == labels_of(case)[case.cursor])
+    inner = {rounded(s) for s in outline}
+    assert len(inner) == len(outline)
+
+
+SPECIAL = {"nan": np.nan, "+inf": np.inf, "-inf": -np.inf, "high": 1e6, "low": -1e6}
+
+
+@unhurried
+@given(tensors(), st.lists(st.sampled_from(sorted(SPECIAL)), max_size=4, unique=True), st.data())
+def test_values_off_the_scale_carry_marks_and_the_legend_names_them(case, kinds, data):
+    for kind in kinds:
+        case.x[tuple(data.draw(st.integers(0, size - 1)) for size in case.x.shape)] = SPECIAL[kind]
+    cells = cells_of(case, color="value", limit=20.0)
+    found = {
+        name
+        for name, value in SPECIAL.items()
+        if (np.isnan(case.x).any() if name == "nan" else (case.x == value).any())
+    }
+    scene = drawing(cells, *sheet(cells, Box(0, 0, 500, 232)))
+    marks = [item for item in scene.items if isinstance(item, Label) and item.bold]
+    at = {(round(m.x, 1), round(m.y - 4, 1)): m.text for m in marks}
+    special = 0
+    for face in drawn(scene, "sheet-cell"):
+        x = case.x[face.cell]
+        kind = next((k for k, v in SPECIAL.items() if x == v or (k == "nan" and np.isnan(x))), None)
+        close = [
+            text
+            for (left, top), text in at.items()
+            if np.abs(face.points.mean(axis=0) - (left, top)).max() < 0.2
+        ]
+        assert close == ([MARKS[kind]] if kind else [])
+        assert (face.fill == GREY) == (not np.isfinite(x))
+        special += kind is not None
+    assert len(marks) == special
+    named = " ".join(texts(drawing(cells, *legend(cells, 0, 0))))
+    for kind, word in MARK_NAMES.items():
+        assert (f"{MARKS[kind]} {word}" in named) == (kind in found)
+
+
+def test_marks_are_drawn_on_the_block_too():
+    x = np.zeros((2, 3, 2, 2))
+    x[0, 1, 1, 1], x[0, 0, 0, 1], x[1, 2, 1, 0] = np.nan, np.inf, -np.inf
+    scene = block_scene(x, "batch", color="value")
+    assert [t for t in texts(scene) if t in MARKS.values()].count("×") == 1
+    assert "▲" in texts(scene) and "▼" in texts(scene)
+    assert "× NaN   ▲ +Inf   ▼ −Inf" in texts(scene)
+    assert not set(MARKS.values()) & set(texts(block_scene(np.ones((2, 3)), "batch", color="value")))
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout", "expected"),
+    [
+        ((4, 8, 3, 5), "NCHW", {"N=4 (batch)", "C=8 (channel)", "H·W=3·5 (height, width)"}),
+        ((4, 8, 7), "NCHW", {"N=4 (batch)", "C=8 (channel)", "L=7 (length)"}),
+        ((4, 8), "NCHW", {"N=4 (batch)", "C=8 (channel)"}),
+        ((4, 8, 7), "BTD", {"B=4 (batch)", "D=7 (width)", "T=8 (time)"}),
+        ((40, 8), "NCHW", {"N=40 (batch)", "C=8 (channel)"}),
+    ],
+)
+def test_axes_are_labelled_with_size_and_meaning(shape, layout, expected):
+    labels = {
+        t for t in texts(block_scene(np.ones(shape), "layer", layout=layout)) if re.match(r"\S+=\S+ \(", t)
+    }
+    assert labels == expected
+
+
+@unhurried
+@given(st.tuples(st.integers(1, 30), st.integers(1, 40), st.integers(1, 12), st.integers(1, 12)), st.data())
+def test_a_block_too_large_is_cut_around_the_cursor_and_says_so(shape, data):
+    cursor = tuple(data.draw(st.integers(0, size - 1)) for size in shape)
+    case = SimpleNamespace(
+        x=np.arange(np.prod(shape), dtype=float).reshape(shape),
+        method="instance",
+        groups=None,
+        layout="NCHW",
+        cursor=cursor,
+    )
+    scene = scene_of(case)
+    faces = drawn(scene, "cell")
+    assert_data(case, faces)
+    assert [f.cell for f in drawn(scene, "cursor")] == [cursor] * 3
+    shown = [sorted({ncp(face.cell, case)[i] for face in faces}) for i in range(3)]
+    whole = (shape[0], shape[1], shape[2] * shape[3])
+    parts = []
+    for name, seen, total, most in zip(
+        ("samples", "channels", "positions"), shown, whole, DRAWN, strict=True
+    ):
+        assert seen == list(range(seen[0], seen[-1] + 1)) and len(seen) == min(total, most)
+        if len(seen) < total:
+            parts.append(f"{name} {seen[0]}–{seen[-1]} of {total}")
+    sentence = f"Too large to draw in full: shown are {', '.join(parts)}."
+    foot = " ".join(texts(scene))
+    assert (sentence in scene.alt) == (sentence in foot) == bool(parts)
+    assert ("Too large" in foot) == bool(parts)
