@@ -162,7 +162,8 @@ def test_wrong_hash_is_refused(serve, tmp_path):
 
 
 def test_archive_that_leads_out_writes_nothing_outside(serve, tmp_path):
-    evil = {"../evil.txt": b"x", "/tmp/normviz-evil.txt": b"x", "cifar-10-batches-bin/../../evil.txt": b"x"}
+    outside = str(tmp_path / "absolute-evil.txt")
+    evil = {"../evil.txt": b"x", outside: b"x", "cifar-10-batches-bin/../../evil.txt": b"x"}
     serve(archive(evil | WHOLE))
     cache = tmp_path / "a" / "b"
     load_cifar10(cache=cache)
