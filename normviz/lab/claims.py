@@ -47,10 +47,13 @@ class Runs:
     def __call__(self, study: str, arm: str, name: str | None = None) -> list[History]:
         """Runs of one arm in a study; `name`: of one preset among several.
 
-        Raises FileNotFoundError without a record, LookupError where it has no such run.
+        Raises LookupError where it is not recorded.
         """
         if study not in self._known:
-            self._known[study] = load_study(study, self.folder)
+            try:
+                self._known[study] = load_study(study, self.folder)
+            except FileNotFoundError:
+                raise LookupError(f"still to be run: `python -m normviz study {study}`") from None
         found = [h for h in self._known[study] if h.recipe.arm == arm and name in (None, h.recipe.name)]
         if not found:
             raise LookupError(f"study {study!r} has no run of arm {arm!r}")
@@ -175,7 +178,7 @@ def ledger(folder="results") -> list[tuple[Claim, Finding]]:
     for claim in CLAIMS:
         try:
             rows.append((claim, claim.measure(runs)))
-        except (FileNotFoundError, LookupError) as error:
+        except LookupError as error:
             rows.append((claim, Finding(OPEN, str(error))))
     return rows
 
