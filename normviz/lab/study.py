@@ -76,8 +76,12 @@ STUDIES = MappingProxyType(
             _grid(["heavy", "swiglu"], _THREE, 1),
             looks=(0, 10, 20, 40, 80, 160, 240, 320, 399),
         ),
-        "cifar10-heavy": Study("CIFAR-10, GELU, contrast jitter", _grid(["cifar10-heavy"], _THREE, 2, steps=200, eval_every=100)),
-        "cifar10-swiglu": Study("CIFAR-10, SwiGLU, no jitter", _grid(["cifar10-swiglu"], _THREE, 2, steps=200, eval_every=100)),
+        "cifar10-heavy": Study(
+            "CIFAR-10, GELU, contrast jitter", _grid(["cifar10-heavy"], _THREE, 2, steps=200, eval_every=100)
+        ),
+        "cifar10-swiglu": Study(
+            "CIFAR-10, SwiGLU, no jitter", _grid(["cifar10-swiglu"], _THREE, 2, steps=200, eval_every=100)
+        ),
     }
 )  # fmt: skip
 
