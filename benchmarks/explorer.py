@@ -1,0 +1,189 @@
+"""How fast the axes explorer answers, against a matplotlib `ax.voxels` redraw of the same block.
+
+    python -m benchmarks.explorer [--out results/explorer_latency.json]
+
+Everything in one run: drawing in Python, both ways in turn; in headless Chromium on a real JupyterLab, the time from
+the keydown event of an arrow key on a slider to the first task after the frame that holds the new picture; importing
+normviz in fresh processes.  Needs the `test` extra and a Chromium.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import nbformat
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+SHAPE = (4, 8, 4, 4)
+#: The same block as voxels; also the source of the notebook cell that is measured in the browser
+VOXELS = """
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+import normviz as nv
+from normviz.picture.colors import HUES
+
+def voxels(c=0, figure=None):
+    labels = nv.partition("layer_token", (4, 8, 4, 4)).transpose(1, 0, 2, 3).reshape(8, 4, 16)
+    colors = np.array(HUES)[labels % len(HUES)]
+    colors[c] = "#000000"
+    figure = figure or Figure(figsize=(4.3, 4))
+    ax = figure.add_subplot(projection="3d")
+    ax.voxels(np.ones(labels.shape, bool), facecolors=colors, edgecolor="white", linewidth=0.3)
+    return figure
+"""
+PROBE = """selector => {
+    const root = document.querySelector(selector);
+    window.took = {start: null, ms: null};
+    document.addEventListener('keydown', () => { took.start = performance.now(); took.ms = null; }, true);
+    new MutationObserver(() => {
+        const start = took.start, picture = root.querySelector('img');
+        if (start === null) return;
+        const painted = () => requestAnimationFrame(() => {
+            const channel = new MessageChannel();  // its message comes after the frame has been painted
+            channel.port1.onmessage = () => { if (took.ms === null) took.ms = performance.now() - start; };
+            channel.port2.postMessage(0);
+        });
+        picture ? picture.decode().then(painted, () => {}) : painted();
+    }).observe(root, {childList: true, subtree: true});
+}"""
+
+
+def summary(seconds: list[float]) -> dict:
+    """Median and 95th percentile in ms."""
+    ms = sorted(1000 * s for s in seconds)
+    return {
+        "median_ms": round(statistics.median(ms), 2),
+        "p95_ms": round(ms[int(0.95 * (len(ms) - 1))], 2),
+        "n": len(ms),
+    }
+
+
+def in_python(rounds: int = 40) -> dict:
+    """Scene and SVG against a voxels redraw, in turn."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    import normviz as nv
+    from normviz.picture.figures import block_scene
+    from normviz.picture.svg import to_svg
+
+    names: dict = {}
+    exec(VOXELS, names)
+    x, ours, theirs = nv.digit_features(*SHAPE), [], []
+    for i in range(rounds):
+        start = time.perf_counter()
+        to_svg(block_scene(x, "layer_token", cursor=(1, i % 8, 1, 1)))
+        ours.append(time.perf_counter() - start)
+        if i % 4 == 0:
+            start = time.perf_counter()
+            FigureCanvasAgg(names["voxels"](i % 8)).draw()
+            theirs.append(time.perf_counter() - start)
+    return {"scene_and_svg": summary(ours[2:]), "voxels_draw": summary(theirs[1:])}
+
+
+def in_browser(presses: int = 120) -> dict:
+    """From keydown to paint, for the explorer and for `interact` around the voxels."""
+    from browser.chromium import find_chromium, launch
+    from browser.pages import LabPage
+    from browser.servers import LAB, jupyter, write_settings
+
+    cells = {
+        "explorer": (
+            "import normviz as nv\nnv.explore_axes(method='layer_token')",
+            ".widget-html-content:has(svg)",
+            "cursor c",
+        ),
+        "interact": (
+            VOXELS + "import ipywidgets as w\nfrom IPython.display import Image, display\nimport io\n"
+            "def show(c=0):\n    b = io.BytesIO(); voxels(c).savefig(b, format='png'); display(Image(b.getvalue()))\n"
+            "w.interact(show, c=w.IntSlider(0, 0, 7, description='c'));",
+            ".widget-output",
+            "c",
+        ),
+    }
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        home, notebooks = Path(folder, "home"), Path(folder, "notebooks")
+        home.mkdir(), notebooks.mkdir()
+        write_settings(home)
+        for name, (source, _, _) in cells.items():
+            notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+            notebook.metadata["kernelspec"] = {
+                "name": "python3",
+                "display_name": "Python 3",
+                "language": "python",
+            }
+            nbformat.write(notebook, notebooks / f"{name}.ipynb")
+        with launch(find_chromium()) as browser, jupyter(LAB, notebooks, home) as address:
+            for name, (_, selector, slider) in cells.items():
+                page = LabPage(browser, address)
+                page.open(f"{name}.ipynb")
+                page.run_all()
+                page.page.wait_for_selector(selector)
+                page.page.wait_for_timeout(2000)
+                page.page.evaluate(PROBE, selector)
+                times = []
+                for i in range(presses if name == "explorer" else presses // 6):
+                    page.press(slider, "ArrowRight" if i // 4 % 2 else "ArrowLeft")
+                    try:
+                        page.page.wait_for_function("took.ms !== null", timeout=8000, polling=20)
+                    except Exception:  # the slider stood at its end: nothing to redraw
+                        continue
+                    times.append(page.page.evaluate("took.ms") / 1000)
+                    page.page.wait_for_timeout(60)
+                found[name] = summary(times[3:])
+                page.close()
+    return found
+
+
+def importing(rounds: int = 7) -> dict:
+    """`import normviz` in fresh processes, and whether torch came along."""
+    code = "import sys, time; t = time.perf_counter(); import normviz; "
+    code += "print(time.perf_counter() - t, 'torch' in sys.modules)"
+    lines = [subprocess.check_output([sys.executable, "-c", code], text=True).split() for _ in range(rounds)]
+    return summary([float(line[0]) for line in lines]) | {
+        "torch_imported": any(line[1] == "True" for line in lines)
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.explorer", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--out", type=Path, default=ROOT / "results" / "explorer_latency.json")
+    options = parser.parse_args()
+    python, browser = in_python(), in_browser()
+    record = {
+        "shape": SHAPE,
+        "python": python,
+        "browser": browser,
+        "import": importing(),
+        "ratios": {
+            "voxels_draw / scene_and_svg": python["voxels_draw"]["median_ms"]
+            / python["scene_and_svg"]["median_ms"],
+            "interact / explorer": browser["interact"]["median_ms"] / browser["explorer"]["median_ms"],
+        },
+        "machine": {"cores": os.cpu_count(), "load": os.getloadavg()[0], "python": platform.python_version()},
+        "versions": {
+            name: version(name) for name in ("numpy", "torch", "matplotlib", "ipywidgets", "jupyterlab")
+        },
+    }
+    options.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(record, indent=1))
+
+
+if __name__ == "__main__":
+    main()
