@@ -39,7 +39,6 @@ CLASSIC = [
     "--NotebookApp.token=",
     "--NotebookApp.password=",
     "--NotebookApp.ip=127.0.0.1",
-    "--NotebookApp.show_banner=False",
 ]
 
 
