@@ -29,8 +29,8 @@ class _Projection:
         self.origin = np.array([box.x, box.y]) + slack / 2 - [0, n * self.into[1]]
 
     def __call__(self, n, c, p) -> np.ndarray:
-        """Corner (n, c, p) of the grid as a point (…, 2)."""
-        return self.origin + np.stack(np.broadcast_arrays(n, c, p), axis=-1) @ self.matrix
+        """Corner (n, c, p) of the grid as a point (2,), or arrays of one shape (F,) as points (F, 2)."""
+        return self.origin + np.stack((n, c, p), axis=-1) @ self.matrix
 
     def quads(self, face: int, n, c, p) -> np.ndarray:
         """Corners (F, 4, 2) of the front (0), top (1) or right (2) side of cells."""
