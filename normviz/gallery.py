@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from normviz.lab.history import write_atomic
 from normviz.picture.figures import block_scene, methods_scene
 from normviz.picture.png import to_png
 from normviz.picture.scene import Scene
@@ -46,11 +45,5 @@ def write_image(name: str, folder: Path) -> Path:
     """Draw one picture of `IMAGES` into a folder.  A file is there whole or not at all."""
     if name not in IMAGES:
         raise ValueError(f"image {name!r} is unknown; it takes one of {', '.join(IMAGES)}")
-    folder.mkdir(parents=True, exist_ok=True)
-    data = to_png(IMAGES[name](), dpi=DPI)
-    handle, temporary = tempfile.mkstemp(dir=folder, suffix=".part")
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, folder / name)
+    write_atomic(folder / name, to_png(IMAGES[name](), dpi=DPI))
     return folder / name

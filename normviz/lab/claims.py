@@ -28,7 +28,7 @@ class Finding(NamedTuple):
     @property
     def sentence(self) -> str:
         """The verdict in words, with its condition."""
-        return f"{self.verdict} {self.where}" if self.verdict == ONLY_IF else self.verdict
+        return f"holds only {self.where}" if self.verdict == ONLY_IF else self.verdict
 
 
 class Claim(NamedTuple):
@@ -82,9 +82,9 @@ def spread(values: list[float]) -> str:
 
 def judge(held: dict[str, bool], numbers: str) -> Finding:
     """Holds where all of several regimes agree, holds only in some of them, or in none."""
-    where = " or ".join(name for name, yes in held.items() if yes)
+    where = "; in ".join(name for name, yes in held.items() if yes)
     kind = HOLDS if all(held.values()) else ONLY_IF if where else NOT
-    return Finding(kind, numbers, where)
+    return Finding(kind, numbers, f"in {where}")
 
 
 def _counts(runs: Runs) -> Finding:
@@ -96,7 +96,7 @@ def _counts(runs: Runs) -> Finding:
         f"over the whole sample it has {sample.formula} = {sample.values}, BatchNorm "
         f"{count_statistics('batch', shape).values}"
     )
-    return Finding(HOLDS if same else ONLY_IF, numbers, "LayerNorm means the per-token kind")
+    return Finding(HOLDS if same else ONLY_IF, numbers, "if LayerNorm means the per-token kind")
 
 
 def _unmeasured(chapter: str) -> Callable[[Runs], Finding]:
