@@ -114,9 +114,8 @@ def snippet(x: torch.Tensor, state: State) -> str:
 def run_snippet(code: str, x: torch.Tensor) -> torch.Tensor:
     """Run the code that the reader is shown, on the reader's tensor."""
     names = {"nn": nn, "torch": torch, "x": x}
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # constructors may draw numbers; the reader's seed is the reader's
+    # Constructors may draw numbers; the reader's seed is the reader's
+    with torch.random.fork_rng(devices=[]):
         exec(code, names)
     return names["y"].detach()
 
@@ -171,6 +170,7 @@ def scene(x: torch.Tensor, state: State, reading: Reading, *, with_caption: bool
     return picture
 
 
+@_one_thread()
 def _comparison(x: torch.Tensor, state: State) -> Scene:
     values = {method: all_steps(x, method, state)[0][state.step] for method in METHODS}
     return methods_scene(

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from html import escape
-
 import ipywidgets as w
 import numpy as np
 
 from normviz.picture import inside as view
-from normviz.picture.colors import INK, PAPER
 from normviz.picture.curves import style_of
-from normviz.picture.svg import to_svg
-from normviz.picture.widgets import Explorer
+from normviz.picture.widgets import Explorer, int_slider
 
 
 class _SceneExplorer(Explorer):
@@ -19,20 +15,14 @@ class _SceneExplorer(Explorer):
 
     def __init__(self, controls: dict[str, w.Widget]):
         self.controls = controls
-        self._picture, self._text = w.HTML(), w.HTML()
         row = w.HBox(list(controls.values()), layout=w.Layout(flex_flow="row wrap", align_items="center"))
-        super().__init__([row, self._picture, self._text])
+        super().__init__([row])
         for control in controls.values():
             control.observe(lambda change: self._show(), names="value")
         self._show()
 
     def _show(self) -> None:
-        scene = self.scene()
-        self._picture.value = f'<div style="background:{PAPER};overflow-x:auto">{to_svg(scene)}</div>'
-        self._text.value = (
-            f'<div style="background:{PAPER};color:{INK};padding:6px 12px;line-height:1.45;max-width:940px">'
-            f'<p role="status" aria-live="polite">{escape(scene.alt)}</p></div>'
-        )
+        self._paint(self.scene())
 
     def twin(self):
         return self.scene(with_text=True)
@@ -56,9 +46,7 @@ class InsideExplorer(_SceneExplorer):
         super().__init__({
             "arm": _buttons("arm", [(style_of(arm).name, arm) for arm in looks], start.arm, "110px"),
             "site": _buttons("site", list(view.SITES), start.site, "70px"),
-            "block": w.IntSlider(
-                value=start.block, min=0, max=max(1, blocks - 1), description="block", layout=wide, disabled=blocks == 1
-            ),
+            "block": int_slider("block", start.block, 0, blocks - 1, layout=wide),
             "step": w.SelectionSlider(options=steps, value=start.look, description="step", layout=wide),
         })  # fmt: skip
 

@@ -18,12 +18,26 @@ from normviz.picture.png import to_png
 from normviz.picture.svg import to_svg
 from normviz.samples import digit_features
 
+COLORS = f"background:{PAPER};color:{INK}"  # text of its own colours stays legible in a dark theme
+
 
 class Explorer(w.VBox):
     """A root widget that leaves a PNG behind: where no kernel runs, a saved notebook shows the picture instead.
 
     A subclass says `twin()`: the scene as it stands, with its caption.
     """
+
+    def __init__(self, rows: list[w.Widget]):
+        self._picture, self._text = w.HTML(), w.HTML()
+        super().__init__([*rows, self._picture, self._text])
+
+    def _paint(self, scene, more: str = "") -> None:
+        """Show a scene, under it its caption (which is the alt text too) and `more` HTML."""
+        self._picture.value = f'<div style="background:{PAPER};overflow-x:auto">{to_svg(scene)}</div>'
+        self._text.value = (
+            f'<div style="{COLORS};padding:6px 12px;line-height:1.45;max-width:940px">'
+            f'<p role="status" aria-live="polite">{escape(scene.alt)}</p>{more}</div>'
+        )
 
     def twin(self):
         raise TypeError(f"{type(self).__name__} has no static twin")
@@ -51,6 +65,13 @@ class Explorer(w.VBox):
 
 def _html(text: str) -> w.HTML:
     return w.HTML(text, layout=w.Layout(width="auto", margin="0"))
+
+
+def int_slider(name: str, value: int, low: int, high: int, **look) -> w.IntSlider:
+    """A slider over low … high; where these coincide it keeps one spare step, since it would break in the browser."""
+    return w.IntSlider(
+        value=value, min=low, max=max(high, low + 1), description=name, disabled=high <= low, **look
+    )
 
 
 def _choices(channels: int) -> tuple[tuple[str, int], ...]:
@@ -87,9 +108,7 @@ class AxesExplorer(Explorer):
         self.state = view.default_state(start, layout, method)
         self._chosen_groups = self.state.num_groups
         self.controls: dict[str, w.Widget] = {}
-        self._picture, self._text = w.HTML(), w.HTML()
-        children = self._build(largest, start)
-        super().__init__([*children, self._picture, self._text])
+        super().__init__(self._build(largest, start))
         for control in self.controls.values():
             control.observe(self._changed, names="value")
         self._show(start)
@@ -134,8 +153,9 @@ class AxesExplorer(Explorer):
             head = _html(
                 f'<b style="color:{color};background:{PAPER};padding:0 6px">{letter} ({AXIS_NAMES[letter]})</b>'
             )
-            add[letter] = self._slider(letter, size, 1, most)
-            add[letter.lower()] = self._slider(f"cursor {letter.lower()}", at, 0, size - 1)
+            look = {"layout": w.Layout(width="225px"), "style": {"description_width": "62px"}}
+            add[letter] = int_slider(letter, size, 1, most, **look)
+            add[letter.lower()] = int_slider(f"cursor {letter.lower()}", at, 0, size - 1, **look)
             columns.append(w.VBox([head, add[letter], add[letter.lower()]]))
         slim = w.Layout(width="300px")
         add["eps"] = w.FloatLogSlider(
@@ -155,14 +175,6 @@ class AxesExplorer(Explorer):
         flow = w.Layout(flex_flow="row wrap", align_items="center")
         rows = (("method", "groups", "compare"), columns, ("color", "step"), ("eps", "gamma", "beta"))
         return [w.HBox([add.get(child, child) for child in row], layout=flow) for row in rows]
-
-    @staticmethod
-    def _slider(name: str, value: int, low: int, high: int) -> w.IntSlider:
-        # A slider whose ends coincide breaks in the browser: it keeps one spare step and is disabled instead
-        return w.IntSlider(
-            value=value, min=low, max=max(high, low + 1), description=name, disabled=high <= low,
-            layout=w.Layout(width="225px"), style={"description_width": "62px"},
-        )  # fmt: skip
 
     @contextmanager
     def _quiet(self):
@@ -215,10 +227,9 @@ class AxesExplorer(Explorer):
         self.x = torch.from_numpy(self._take(sizes))
         self.reading = view.read(self.x, self.state)
         scene = view.scene(self.x, self.state, self.reading)
-        self._picture.value = f'<div style="background:{PAPER};overflow-x:auto">{to_svg(scene)}</div>'
-        self._text.value = self._words(scene.alt)
+        self._paint(scene, self._words())
 
-    def _words(self, alt: str) -> str:
+    def _words(self) -> str:
         reading, state = self.reading, self.state
         if reading.deviation is None:
             check = "was not run"
@@ -226,12 +237,10 @@ class AxesExplorer(Explorer):
             check = f"ran just now: on this tensor it is within {reading.deviation:.1e} of <code>nv.normalize</code>"
         note = f"<p>{escape(self._note)}</p>" if self._note else ""
         sentences = " ".join(escape(text) for text in view.reading_text(reading, state))
-        colors = f"background:{PAPER};color:{INK}"
         return (
-            f'<div style="{colors};padding:6px 12px;line-height:1.45;max-width:940px">'
-            f'<p role="status" aria-live="polite">{escape(alt)}</p><p class="reading">{sentences}</p>{note}'
-            f'<pre style="{colors};font-size:13px;white-space:pre-wrap">{escape(reading.snippet)}</pre>'
-            f"<p>The code above {check}.</p></div>"
+            f'<p class="reading">{sentences}</p>{note}'
+            f'<pre style="{COLORS};font-size:13px;white-space:pre-wrap">{escape(reading.snippet)}</pre>'
+            f"<p>The code above {check}.</p>"
         )
 
     def twin(self):
