@@ -51,7 +51,7 @@ claims: $(VENV)/installed  ## bring the README's table of claims up to date with
 	$(PY) -m normviz claims --write README.md
 
 lint: $(VENV)/installed  ## ruff: errors and formatting rules
-	$(BIN)/ruff check .
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 constraints: $(VENV)/installed  ## renew the pins: make constraints UPGRADE="--upgrade-package numpy"
 	$(PY) -m pip install --quiet uv

@@ -59,7 +59,11 @@ def test_inside_shows_the_tokens_it_was_given_under_random_events():
 
 def test_inside_refuses_what_it_cannot_show():
     looks, _ = make_looks()
-    for wrong, options, word in (({}, {}, "looks"), (looks, {"arm": "rms"}, "arm"), (looks, {"block": 3}, "block")):
+    for wrong, options, word in (
+        ({}, {}, "looks"),
+        (looks, {"arm": "rms"}, "arm"),
+        (looks, {"block": 3}, "block"),
+    ):
         with pytest.raises(ValueError, match=word):
             nv.explore_inside(wrong, np.zeros((4, 8, 8)), **options)
 

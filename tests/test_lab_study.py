@@ -111,7 +111,10 @@ def test_train_command_writes_resumes_and_judges(tmp_path, capsys):
     [
         (["train", "--preset", "tume"], "preset='tume' is unknown; it takes one of tame, heavy"),
         (["train", "--arm", "lm"], "arm='lm' is unknown; it takes one of ln, bn"),
-        (["train", "--set", "colour=1"], "--set colour=1: it takes FIELD=VALUE with a field of ffn, data"),
+        (
+            ["train", "--set", "colour=1"],
+            "--set colour=1: it takes FIELD=VALUE with a field of model, ffn, data",
+        ),
         (["train", "--set", "steps"], "--set steps: it takes FIELD=VALUE"),
         (["train", "--set", "steps=many"], "steps='many' must be an integer >= 1"),
         (["train", "--set", "lr=fast"], "lr='fast' must be a positive number"),

@@ -174,7 +174,7 @@ def test_from_recipe_follows_the_recipe():
         ("precision", "fp8", "precision='fp8' is unknown"),
         ("depth", 0, "depth=0 must be an integer >= 1"),
         ("steps", 1.5, "steps=1.5 must be an integer"),
-        ("batch", 1, "batch=1 must be an integer >= 2"),
+        ("batch", 0, "batch=0 must be an integer >= 1"),
         ("seed", True, "seed=True must be an integer"),
         ("sigma", -1.0, "sigma=-1.0 must be a number >= 0"),
         ("sigma", float("nan"), "sigma=nan must be a number"),

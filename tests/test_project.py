@@ -54,7 +54,9 @@ def colab_versions() -> dict[str, str]:
 @pytest.mark.parametrize("requirement", RUNTIME, ids=lambda r: r.name)
 def test_colab_meets_the_bound(requirement):
     version = colab_versions()[canonicalize_name(requirement.name)]
-    assert requirement.specifier.contains(version), f"Colab ships {requirement.name} {version}: pip would replace it"
+    assert requirement.specifier.contains(version), (
+        f"Colab ships {requirement.name} {version}: pip would replace it"
+    )
 
 
 @pytest.mark.parametrize("file", ["constraints.txt", "constraints-colab.txt"])
@@ -83,7 +85,9 @@ def make_targets() -> set[str]:
 
 
 def test_commands_of_the_readme_exist():
-    code = re.findall(r"```(?:sh|powershell)\n(.*?)```", README, re.DOTALL) + re.findall(r"`([^`\n]+)`", README)
+    code = re.findall(r"```(?:sh|powershell)\n(.*?)```", README, re.DOTALL) + re.findall(
+        r"`([^`\n]+)`", README
+    )
     named = {target for text in code for target in re.findall(r"\bmake ([a-z][a-z-]*)", text)}
     assert {"lab", "test"} <= named <= make_targets()
 

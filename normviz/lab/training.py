@@ -17,9 +17,9 @@ from tqdm.auto import tqdm
 from normviz.lab.checkpoint import CheckpointError, checkpoints, load_checkpoint, save_checkpoint
 from normviz.lab.data import Batches, Images, load_images
 from normviz.lab.history import History
+from normviz.lab.models import build
 from normviz.lab.probe import Probe, batch_norm_of, frozen_statistics, outlier_bound
 from normviz.lab.recipe import Recipe
-from normviz.lab.vit import ViT
 
 # On a GPU every loss that is read makes the CPU wait for it; on a CPU it is there already
 _READ_EVERY = {"cuda": 10}
@@ -39,7 +39,7 @@ def train(
     progress: bool = True,
     on_batch=None,
 ) -> History:
-    """Trains the ViT of a recipe and returns the record, also of a run that was stopped or went to NaN.
+    """Trains the model of a recipe and returns the record, also of a run that was stopped or went to NaN.
 
     on_step: called as on_step(history) whenever new losses are in the record (every step on a CPU, every
         tenth on a GPU); returning False ends the training.  Ctrl-C ends it too, and keeps the record.
@@ -63,7 +63,7 @@ def train(
     if images is None:
         images = load_images(recipe.data, folder=data_folder)
     images = images.to(device)
-    model = ViT.from_recipe(recipe).to(device)
+    model = build(recipe).to(device)
     optimizer = _optimizer(model, recipe)
     precision, autocast = _precision(recipe.precision, device)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
@@ -74,7 +74,8 @@ def train(
     start, before = len(history.loss), history.meta["seconds"]
     history.meta["stopped"] = None
     batches = Batches(images, recipe)
-    probe = Probe(model, history.probes) if probes and recipe.probe_every else None
+    probed_model = probes and recipe.probe_every and hasattr(model, "blocks")
+    probe = Probe(model, history.probes) if probed_model else None
     read_every = _READ_EVERY.get(device.type, 1)
     pending: list[torch.Tensor] = []
     parameters = list(model.parameters())
@@ -182,7 +183,7 @@ def _record_eval(history: History, model, images, recipe: Recipe, autocast) -> N
 
 def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
     """AdamW (Loshchilov & Hutter 2019); matrices decay, while biases, norm weights and positions do not."""
-    decayed = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear)}
+    decayed = {id(m.weight) for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d))}
     groups = [
         {"params": [p for p in model.parameters() if id(p) in decayed], "weight_decay": recipe.weight_decay},
         {"params": [p for p in model.parameters() if id(p) not in decayed], "weight_decay": 0.0},
@@ -222,12 +223,11 @@ def _resume(out, model, optimizer, scaler, recipe: Recipe) -> History | None:
     return None
 
 
-def _describe(model: ViT, recipe: Recipe, images: Images, device: torch.device, precision: str) -> dict:
-    tokens = model.embedding.tokens
+def _describe(model: nn.Module, recipe: Recipe, images: Images, device: torch.device, precision: str) -> dict:
     return {
         "classes": images.classes,
-        "tokens": tokens,
-        "outlier_bound": outlier_bound(recipe.batch * tokens),
+        "tokens": model.tokens,
+        "outlier_bound": outlier_bound(recipe.batch * model.tokens),
         "parameters": sum(p.numel() for p in model.parameters()),
         "train_images": len(images.train_x),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,

@@ -149,6 +149,8 @@ class Block(nn.Module):
 class ViT(nn.Module):
     """Images (B, C, H, W), already standardised, to logits (B, classes)."""
 
+    arms = ARMS
+
     def __init__(
         self, arm: str = "ln", *, ffn: str = "gelu", channels: int = 1, size: int = 8, classes: int = 10,
         patch: int = 2, depth: int = 16, width: int = 48, heads: int = 3, ffn_ratio: int = 4,
@@ -165,6 +167,11 @@ class ViT(nn.Module):
         self.final = slot(self.arm.final, tokens, width)
         self.head = nn.Linear(width, classes)
         self.reset(seed)
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens an image becomes."""
+        return self.embedding.tokens
 
     @classmethod
     def from_recipe(cls, recipe) -> ViT:

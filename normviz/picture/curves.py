@@ -82,7 +82,9 @@ class Frame:
         up = np.clip((y - self.y[0]) / (self.y[1] - self.y[0] or 1), 0, 1)
         return np.stack([self.box.x + across * self.box.width, self.box.y + (1 - up) * self.box.height], -1)
 
-    def axes(self, x_name: str, y_name: str, heading: str = "", x_ticks: dict[float, str] | None = None) -> list:
+    def axes(
+        self, x_name: str, y_name: str, heading: str = "", x_ticks: dict[float, str] | None = None
+    ) -> list:
         box, left, bottom = self.box, self.box.x, self.box.y + self.box.height
         items: list = [Label(left, box.y - 10, heading, 13, bold=True)] if heading else []
         for value in self._ticks(self.y, self.log):
@@ -160,7 +162,12 @@ def smooth(curve: np.ndarray, window: int) -> np.ndarray:
 
 
 def loss_curves(
-    runs, *, log: bool = False, chance: float = CHANCE, heading: str = "Training loss", size=(NOTEBOOK_WIDTH, 330)
+    runs,
+    *,
+    log: bool = False,
+    chance: float = CHANCE,
+    heading: str = "Training loss",
+    size=(NOTEBOOK_WIDTH, 330),
 ) -> Scene:
     """Training loss over steps: every seed a thin line, the median of an arm's seeds a thick one, NaN a cross.
 
@@ -182,7 +189,9 @@ def loss_curves(
         even = np.full((len(curves), steps), np.nan)
         for row, curve in zip(even, curves, strict=True):
             row[: len(curve)] = smooth(curve, window)
-            scene.items.append(Strokes(path(frame, np.arange(len(curve)), row[: len(curve)]), style.color, 0.7))
+            scene.items.append(
+                Strokes(path(frame, np.arange(len(curve)), row[: len(curve)]), style.color, 0.7)
+            )
             if (bad := np.flatnonzero(~np.isfinite(curve))).size:
                 x, y = frame(bad[0], limits[1])
                 scene.items.append(Label(x, y + 12, "× NaN", anchor="middle", bold=True))
@@ -210,7 +219,10 @@ def _tell_loss(name: str, curves) -> str:
 
 
 def ratio_curves(
-    runs: Mapping[str, tuple], bound: float, *, heading: str = "Longest token over root-mean-square length",
+    runs: Mapping[str, tuple],
+    bound: float,
+    *,
+    heading: str = "Longest token over root-mean-square length",
     size=(NOTEBOOK_WIDTH, 330),
 ) -> Scene:
     """Outlier ratio over steps beside its bound √(N−1), on a logarithmic axis.
@@ -230,7 +242,9 @@ def ratio_curves(
         style = style_of(arm)
         for steps, ratios in found:
             steps, ratios = np.asarray(steps, float), np.asarray(ratios, float)
-            scene.items.append(Strokes(path(frame, steps, ratios), style.color, 2.0, style.dashed, f"ratio-{arm}"))
+            scene.items.append(
+                Strokes(path(frame, steps, ratios), style.color, 2.0, style.dashed, f"ratio-{arm}")
+            )
             some = np.arange(0, len(steps), max(1, len(steps) // 9))
             some = some[np.isfinite(ratios[some])]
             scene.items.append(marks(frame(steps[some], ratios[some]), arm))
@@ -242,7 +256,11 @@ def ratio_curves(
 
 
 def phase_map(
-    verdicts: Mapping[str, Mapping[tuple, list[str]]], *, x_name: str, y_name: str, heading: str = "",
+    verdicts: Mapping[str, Mapping[tuple, list[str]]],
+    *,
+    x_name: str,
+    y_name: str,
+    heading: str = "",
     width: float = NOTEBOOK_WIDTH,
 ) -> Scene:
     """Verdicts over two settings, one panel an arm, one square a run: colour and letter say its kind.
@@ -262,7 +280,9 @@ def phase_map(
     told = []
     for p, (arm, cells) in enumerate(verdicts.items()):
         left = 84 + p * panel
-        scene.items.append(Label(left + (panel - 24) / 2, top - 12, style_of(arm).name, 13, "middle", bold=True))
+        scene.items.append(
+            Label(left + (panel - 24) / 2, top - 12, style_of(arm).name, 13, "middle", bold=True)
+        )
         counts = dict.fromkeys(KINDS, 0)
         for (x, y), kinds in cells.items():
             x0, y0 = left + xs.index(x) * cell, top + ys.index(y) * high
@@ -272,12 +292,18 @@ def phase_map(
                 x1, y1 = x0 + (cell - side * len(kinds)) / 2 + i * side, y0 + (high - side) / 2
                 square = [[(x1, y1), (x1 + side, y1), (x1 + side, y1 + side), (x1, y1 + side)]]
                 title = [f"{style_of(arm).name}, {x_name}={x}, {y_name}={y}: {kind}"]
-                scene.items.append(Shapes(np.array(square), [fill], title, stroke=PAPER, width=1.5, name="verdict"))
+                scene.items.append(
+                    Shapes(np.array(square), [fill], title, stroke=PAPER, width=1.5, name="verdict")
+                )
                 ink = readable_on(fill)
-                scene.items.append(Label(x1 + side / 2, y1 + side / 2 + 4, letter, 12, "middle", ink, bold=True))
+                scene.items.append(
+                    Label(x1 + side / 2, y1 + side / 2 + 4, letter, 12, "middle", ink, bold=True)
+                )
         bottom = top + high * len(ys)
         for i, x in enumerate(xs):
-            scene.items.append(Label(left + (i + 0.5) * cell, bottom + 16, str(x), anchor="middle", color=MUTED))
+            scene.items.append(
+                Label(left + (i + 0.5) * cell, bottom + 16, str(x), anchor="middle", color=MUTED)
+            )
         scene.items.append(Label(left + (panel - 24) / 2, bottom + 34, x_name, anchor="middle"))
         told.append(f"{style_of(arm).name}: {', '.join(f'{n} {kind}' for kind, n in counts.items() if n)}")
     for i, y in enumerate(ys):
@@ -287,7 +313,10 @@ def phase_map(
     for kind, (letter, fill) in KINDS.items():
         y = scene.height - 12
         square = np.array([[(x, y - 13), (x + 17, y - 13), (x + 17, y + 4), (x, y + 4)]])
-        scene.items += [Shapes(square, [fill]), Label(x + 8.5, y, letter, 12, "middle", readable_on(fill), bold=True)]
+        scene.items += [
+            Shapes(square, [fill]),
+            Label(x + 8.5, y, letter, 12, "middle", readable_on(fill), bold=True),
+        ]
         scene.items.append(Label(x + 23, y, kind))
         x += 48 + 7.2 * len(kind)
     scene.alt = f"Verdicts over {x_name} ({', '.join(map(str, xs))}) and {y_name}. {'; '.join(told)}."

@@ -66,10 +66,14 @@ def read(looks: dict[str, list[dict]], state: State, tokens: int) -> Reading:
     if longest:
         caption += f" It is patch {longest[0][1]} of image {longest[0][0]} of the batch."
     ratios = np.array([block["ratio"] for block in look[state.site]], float)
-    return Reading(look["step"], tokens, here["ratio"], bound, np.array(here["counts"]), longest, ratios, caption)
+    return Reading(
+        look["step"], tokens, here["ratio"], bound, np.array(here["counts"]), longest, ratios, caption
+    )
 
 
-def scene(images: np.ndarray, look: dict, state: State, reading: Reading, *, patch: int, with_text=False) -> Scene:
+def scene(
+    images: np.ndarray, look: dict, state: State, reading: Reading, *, patch: int, with_text=False
+) -> Scene:
     """Histogram of lengths, the ratio of every block beside its bound, and the patches of the longest tokens.
 
     images: the training set (n, H, W), which `look["images"]` points into.
@@ -77,7 +81,9 @@ def scene(images: np.ndarray, look: dict, state: State, reading: Reading, *, pat
     picture = Scene(WIDTH, 440, reading.caption)
     picture.items += _lengths(Box(62, 40, 420, 150), state, reading)
     picture.items += _blocks(Box(560, 40, 360, 150), state, reading)
-    picture.items.append(Label(12, 256, "The longest tokens: their images, their patches framed", 13, bold=True))
+    picture.items.append(
+        Label(12, 256, "The longest tokens: their images, their patches framed", 13, bold=True)
+    )
     for i, (image, place, ratio) in enumerate(reading.longest):
         box = Box(12 + 154 * i, 268, 112, 112)
         picture.items += _picture(box, images[look["images"][image]], place, patch)
@@ -93,7 +99,9 @@ def _lengths(box: Box, state: State, reading: Reading) -> list:
     share = reading.counts / max(1, reading.counts.sum())
     frame = Frame(box, (-2, 2), (0.0, max(0.05, float(share.max()))))
     ticks = {-2.0: "0.01", -1.0: "0.1", 0.0: "1", 1.0: "10", 2.0: "100"}
-    items = frame.axes("token length over root-mean-square length", "share of tokens", "All tokens of the batch", ticks)
+    items = frame.axes(
+        "token length over root-mean-square length", "share of tokens", "All tokens of the batch", ticks
+    )
     left, right = np.log10(EDGES[:-1]), np.log10(EDGES[1:])
     corners = ((left, 0 * share), (right, 0 * share), (right, share), (left, share))
     bars = np.stack([frame(x, y) for x, y in corners], axis=1)
@@ -112,7 +120,10 @@ def _lengths(box: Box, state: State, reading: Reading) -> list:
 
 
 def _blocks(box: Box, state: State, reading: Reading) -> list:
-    ratios, top = reading.ratios, max(1.5 * reading.bound, 1.2 * float(np.nanmax(reading.ratios, initial=1.0)))
+    ratios, top = (
+        reading.ratios,
+        max(1.5 * reading.bound, 1.2 * float(np.nanmax(reading.ratios, initial=1.0))),
+    )
     frame = Frame(box, (-0.5, len(ratios) - 0.5), (0.9, top), log=True)
     ticks = {float(i): str(i) for i in range(0, len(ratios), 1 if len(ratios) <= 10 else 4)}
     items = frame.axes("block", "outlier ratio", "Every block at this step", ticks)
@@ -149,7 +160,10 @@ def _picture(box: Box, image: np.ndarray, place: int, patch: int) -> list:
 FRONTS = {"none": "nothing", "ln": "LN", "bn": "BN"}
 FACTORS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 TOKENS, FEATURES, HIDDEN = 256, 48, 192
-FFN_STYLES = {"gelu": Style("GELU FFN", HUES[4], "circle"), "swiglu": Style("SwiGLU FFN", HUES[5], "square", True)}
+FFN_STYLES = {
+    "gelu": Style("GELU FFN", HUES[4], "circle"),
+    "swiglu": Style("SwiGLU FFN", HUES[5], "square", True),
+}
 
 
 @dataclass(frozen=True)
@@ -230,7 +244,10 @@ def scaling_scene(state: Scaling, curves: dict[str, np.ndarray], *, with_text: b
         marker = "ln" if kind == "gelu" else "bn"  # the same circle and square, blue and orange
         picture.items.append(marks(frame(x[at], curve[at]), marker, 6.5))
         y = 90 + 62 * i
-        picture.items += [marks([(WIDTH - 118, y - 4)], marker, 6), Label(WIDTH - 106, y, style.name, bold=True)]
+        picture.items += [
+            marks([(WIDTH - 118, y - 4)], marker, 6),
+            Label(WIDTH - 106, y, style.name, bold=True),
+        ]
         picture.items.append(Label(WIDTH - 106, y + 18, f"× {curve[at]:.4g}", 14))
     line = frame([x[at]] * 2, [0.5, 8192])
     picture.items.append(Strokes(line[None], INK, 0.8, dashed=True, name="cursor"))

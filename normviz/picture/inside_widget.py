@@ -30,7 +30,11 @@ class _SceneExplorer(Explorer):
 
 def _buttons(name: str, options, value, width: str):
     return w.ToggleButtons(
-        options=options, value=value, description=name, style={"button_width": width}, layout=w.Layout(width="auto")
+        options=options,
+        value=value,
+        description=name,
+        style={"button_width": width},
+        layout=w.Layout(width="auto"),
     )
 
 
@@ -55,10 +59,14 @@ class InsideExplorer(_SceneExplorer):
         self.state = view.State(get["arm"], get["block"], get["site"], get["step"])
         self.reading = view.read(self._looks, self.state, self._tokens)
         look = self._looks[self.state.arm][self.state.look]
-        return view.scene(self._images, look, self.state, self.reading, patch=self._patch, with_text=with_text)
+        return view.scene(
+            self._images, look, self.state, self.reading, patch=self._patch, with_text=with_text
+        )
 
 
-def explore_inside(looks, images, *, patch: int = 2, arm: str | None = None, block: int = 0) -> InsideExplorer:
+def explore_inside(
+    looks, images, *, patch: int = 2, arm: str | None = None, block: int = 0
+) -> InsideExplorer:
     """An explorer of how long the tokens are inside of recorded runs, and which patches the longest come from.
 
     looks: arm -> list of the records that `lab.Inside` collects, all arms at the same steps.

@@ -32,7 +32,9 @@ def check_picture(page: NotebookPage, method: str, sizes: tuple[int, ...], group
     labels = expected_labels(method, sizes, groups)
 
     def is_right(drawn: dict) -> bool:
-        in_range = all(len(set(axis)) == size for axis, size in zip(zip(*drawn, strict=True), sizes, strict=True))
+        in_range = all(
+            len(set(axis)) == size for axis, size in zip(zip(*drawn, strict=True), sizes, strict=True)
+        )
         return bool(drawn) and in_range and all(labels[cell] == shown for cell, shown in drawn.items())
 
     page.wait_for_drawn(is_right)

@@ -14,7 +14,9 @@ RUN_TIMEOUT_MS = 300_000
 ELSEWHERE = re.compile(r"^https?://(?!127\.0\.0\.1[:/])")
 # The only thing a notebook shows from elsewhere: the picture of the "Open in Colab" badge.
 BADGES = "https://colab.research.google.com/assets/"
-BADGE_SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="117" height="20"><rect width="117" height="20"/></svg>'
+BADGE_SVG = (
+    '<svg xmlns="http://www.w3.org/2000/svg" width="117" height="20"><rect width="117" height="20"/></svg>'
+)
 
 # Console errors that the frontends make by themselves, each with its reason.
 NOT_OURS = (
@@ -123,7 +125,9 @@ class NotebookPage:
                 return sets
             self.page.wait_for_timeout(50)
         some = dict(list(sets.items())[:: max(1, len(sets) // 20)])
-        raise AssertionError(f"after {timeout_ms} ms the block still shows {len(set(sets.values()))} sets: {some}")
+        raise AssertionError(
+            f"after {timeout_ms} ms the block still shows {len(set(sets.values()))} sets: {some}"
+        )
 
     def screenshot(self, name: str, target: Locator | None = None) -> Path:
         """A picture of the page, or of `target`, as test-artifacts/<name>.png."""
@@ -207,9 +211,7 @@ class ClassicPage(NotebookPage):
         self.page.wait_for_function(CLASSIC_QUIET)
 
     def run_all(self) -> None:
-        self.page.evaluate(
-            "Jupyter.notebook.clear_all_output(); Jupyter.notebook.execute_all_cells()"
-        )
+        self.page.evaluate("Jupyter.notebook.clear_all_output(); Jupyter.notebook.execute_all_cells()")
         self.page.wait_for_function(CLASSIC_DONE, timeout=RUN_TIMEOUT_MS)
         assert not (found := self.cell_errors()), "\n".join(found)
 

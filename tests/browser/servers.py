@@ -59,15 +59,19 @@ def copy_notebooks(target: Path) -> Path:
 def environment(home: Path) -> dict[str, str]:
     """This process's environment with every Jupyter folder inside `home`, the repository importable, no GPU."""
     folders = {f"JUPYTER_{kind.upper()}_DIR": str(home / kind) for kind in ("config", "data", "runtime")}
-    return os.environ | folders | {
-        "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
-        "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
-        "JUPYTER_PREFER_ENV_PATH": "1",
-        "IPYTHONDIR": str(home / "ipython"),
-        "PYTHONPATH": str(ROOT),
-        "PIP_NO_INDEX": "1",  # a notebook that would install something fails
-        "CUDA_VISIBLE_DEVICES": "",
-    }
+    return (
+        os.environ
+        | folders
+        | {
+            "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
+            "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
+            "JUPYTER_PREFER_ENV_PATH": "1",
+            "IPYTHONDIR": str(home / "ipython"),
+            "PYTHONPATH": str(ROOT),
+            "PIP_NO_INDEX": "1",  # a notebook that would install something fails
+            "CUDA_VISIBLE_DEVICES": "",
+        }
+    )
 
 
 def write_settings(home: Path, *, dark: bool = False) -> None:

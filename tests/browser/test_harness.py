@@ -5,7 +5,7 @@ import pytest
 
 pytestmark = pytest.mark.browser
 
-STRIP = '''
+STRIP = """
 import ipywidgets as widgets
 count = widgets.IntSlider(value=2, min=0, max=9, description="k")
 picture = widgets.HTML()
@@ -16,7 +16,7 @@ def draw(_=None):
 count.observe(draw, "value")
 draw()
 widgets.VBox([count, picture])
-'''.strip()
+""".strip()
 
 
 @pytest.fixture
