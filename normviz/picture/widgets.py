@@ -63,6 +63,36 @@ class Explorer(w.VBox):
         display(data, metadata=metadata, raw=True)
 
 
+class SceneExplorer(Explorer):
+    """Rows of controls above a picture above its caption; `controls` are the widgets by name.
+
+    A subclass says `scene(with_text)`: read the controls, give the picture, with its caption in it where asked.
+    """
+
+    def __init__(self, *rows: dict[str, w.Widget]):
+        self.controls = {name: control for row in rows for name, control in row.items()}
+        flow = w.Layout(flex_flow="row wrap", align_items="center")
+        super().__init__([w.HBox(list(row.values()), layout=flow) for row in rows])
+        for control in self.controls.values():
+            control.observe(lambda change: self._show(), names="value")
+        self._show()
+
+    def scene(self, with_text: bool = False):
+        raise TypeError(f"{type(self).__name__} has no scene")
+
+    def _show(self) -> None:
+        self._paint(self.scene())
+
+    def twin(self):
+        return self.scene(with_text=True)
+
+
+def buttons(name: str, options, value, width: str) -> w.ToggleButtons:
+    """One of a few named choices, all in sight; each button is `width` (CSS) wide."""
+    style, layout = {"button_width": width}, w.Layout(width="auto")
+    return w.ToggleButtons(options=options, value=value, description=name, style=style, layout=layout)
+
+
 def _html(text: str) -> w.HTML:
     return w.HTML(text, layout=w.Layout(width="auto", margin="0"))
 
