@@ -38,7 +38,9 @@ def badge(path: str) -> str:
 
 def badge_row(path: str) -> str:
     """The whole source of a notebook's badge cell."""
-    return f"{badge(path)} · [Source]({repository()}/blob/main/{path}) · [All notebooks]({repository()}#readme)"
+    return (
+        f"{badge(path)} · [Source]({repository()}/blob/main/{path}) · [All notebooks]({repository()}#readme)"
+    )
 
 
 def rewrite_links(text: str) -> str:
