@@ -26,6 +26,7 @@ _LAZY = {
     "draw_loss": "normviz.picture.curves",
     "draw_phase_map": "normviz.picture.curves",
     "draw_ratios": "normviz.picture.curves",
+    "draw_vit_block": "normviz.picture.diagram",
     "explore_inside": "normviz.picture.inside_widget",
     "explore_scaling": "normviz.picture.inside_widget",
     "lab": "normviz.lab",

@@ -118,13 +118,13 @@ def walk(model, block: int = 0) -> Walk:
         width, heads = int(layers[0].ffn.fc1.in_features), [int(a.heads) for a in parts[0]]
     except (AttributeError, KeyError, TypeError, IndexError) as error:
         raise TypeError(
-            f"model={type(model).__name__} has no norm slots in sight ({error}); it takes a model with blocks that have "
-            "slots norm1, norm2 and ffn_norm, such as normviz.lab.ViT"
+            f"model={type(model).__name__} has no norm slots in sight ({error}); it takes a model whose blocks "
+            "have slots norm1, norm2 and ffn_norm, such as normviz.lab.ViT"
         ) from None
     if not 0 <= block < len(layers):
         raise ValueError(f"block={block!r} is not there; the model takes 0 to {len(layers) - 1}")
 
-    seen, x, out = _run(layers[block], tokens, width)
+    seen, x = _run(layers[block], tokens, width)
     found, shape = [], tuple(x.shape[1:])
     for name, output in seen.items():
         after = tuple(output.shape[1:])
@@ -155,9 +155,11 @@ def walk(model, block: int = 0) -> Walk:
 
 
 @torch.no_grad()
-def _run(block, tokens: int, width: int):
-    """Outputs by name in the order of running, the input and the output; the block itself stays as it is."""
+def _run(block, tokens: int, width: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Outputs by name in the order of running, and the input; the block itself stays as it is."""
     block = copy.deepcopy(block).eval()
+    for module in block.modules():  # hooks are copied along, and this run is not for others to see
+        module._forward_hooks.clear(), module._forward_pre_hooks.clear()
     like = next((p for p in block.parameters()), torch.zeros(1))
     x = torch.randn(2, tokens, width, generator=torch.Generator().manual_seed(0)).to(like)
     ffn = block.ffn
@@ -186,7 +188,7 @@ def _run(block, tokens: int, width: int):
             f"the block ran {', '.join(seen)}, but not as x + attention(norm1(x)), then x + ffn(norm2(x)): "
             "no diagram is drawn of it"
         )
-    return seen, x, out
+    return seen, x
 
 
 # Drawing ---------------------------------------------------------------------------------------------------
@@ -275,7 +277,7 @@ def _column(found: Walk, left: float, top: float) -> tuple[list, float]:
         if part.name == "fc2":
             frame = _box(left + SPINE - HALF - 11, ffn, 2 * HALF + 22, y + 7 - ffn)
             items.insert(0, Shapes(frame[None], [mix(GREY, PAPER, 0.82)], name="ffn"))
-            items.append(Label(left + 304, ffn + 16, "FFN", anchor="end", color=MUTED, bold=True))
+            items.append(Label(left + SPINE + HALF + 18, ffn + 16, "FFN", color=MUTED, bold=True))
     items += _arrow(left + SPINE, y, y + ARROW, _size(shape))
     y += ARROW
     if found.final:
@@ -320,7 +322,7 @@ def vit_block(*models, block: int = 0) -> Scene:
     # The way is told once where it is the same
     paths = list(dict.fromkeys(map(_path, walks)))
     way = f"A pre-norm ViT block, + adding what went around the branch: {'; or '.join(paths)}."
-    scene.alt = f"{way} In the slots: {'; '.join(f'{w.name}: {_tell(w)}' for w in walks)}."
+    scene.alt = f"{way} In the slots of {'; of '.join(f'{w.name}: {_tell(w)}' for w in walks)}."
     return scene
 
 
