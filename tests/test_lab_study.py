@@ -137,3 +137,23 @@ def test_study_without_a_name_lists_them(capsys):
 def test_missing_record_says_how_to_make_it(tmp_path):
     with pytest.raises(FileNotFoundError, match="python -m normviz study heavy"):
         load_study("heavy", tmp_path)
+
+
+def test_the_projects_own_records_are_found_from_anywhere(tmp_path, monkeypatch):
+    from normviz.lab.study import results_folder
+
+    monkeypatch.chdir(tmp_path)
+    assert len(load_study("tame")) == 15
+    assert (results_folder() / "README.md").is_file()
+
+
+def test_every_package_and_the_records_are_installed():
+    """pyproject lists the packages by name, so that results/ can be one: none may be forgotten."""
+    from pathlib import Path
+
+    root = Path(__file__).resolve().parent.parent
+    named = (root / "pyproject.toml").read_text(encoding="utf-8").split("packages = [")[1].split("]")[0]
+    folders = {file.parent.relative_to(root) for file in (root / "normviz").rglob("*.py")}
+    assert {".".join(folder.parts) for folder in folders} | {"normviz.results"} == set(
+        named.replace('"', "").replace(" ", "").split(",")
+    )

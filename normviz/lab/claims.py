@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from normviz.lab.history import History
-from normviz.lab.study import load_study
+from normviz.lab.study import load_study, results_folder
 from normviz.lab.verdicts import verdict
 from normviz.methods import count_statistics
 
@@ -38,10 +38,10 @@ class Claim(NamedTuple):
 
 
 class Runs:
-    """The recorded runs of a results folder, loaded when asked for."""
+    """The recorded runs of a results folder, by default the project's own, loaded when asked for."""
 
-    def __init__(self, folder="results"):
-        self.folder = Path(folder)
+    def __init__(self, folder=None):
+        self.folder = results_folder() if folder is None else Path(folder)
         self._known: dict[str, list[History]] = {}
 
     def __call__(self, study: str, arm: str, name: str | None = None) -> list[History]:
@@ -172,7 +172,7 @@ CLAIMS = (
 )
 
 
-def ledger(folder="results") -> list[tuple[Claim, Finding]]:
+def ledger(folder=None) -> list[tuple[Claim, Finding]]:
     """Every claim with its finding; a claim whose runs are not recorded is not yet measured, and says which."""
     runs, rows = Runs(folder), []
     for claim in CLAIMS:
@@ -183,7 +183,7 @@ def ledger(folder="results") -> list[tuple[Claim, Finding]]:
     return rows
 
 
-def markdown(folder="results") -> str:
+def markdown(folder=None) -> str:
     """The ledger as a Markdown table."""
     lines = ["| the article says | verdict | what we measured | chapter |", "|---|---|---|---|"]
     for claim, finding in ledger(folder):
@@ -195,7 +195,7 @@ def markdown(folder="results") -> str:
 BEGIN, END = "<!-- claims: written by `python -m normviz claims --write` -->", "<!-- end of claims -->"
 
 
-def insert(text: str, folder="results") -> str:
+def insert(text: str, folder=None) -> str:
     """`text` with the table between its two markers brought up to date.
 
     Raises ValueError where the markers are missing.

@@ -86,16 +86,30 @@ STUDIES = MappingProxyType(
 )  # fmt: skip
 
 
-def study_path(name: str, folder="results") -> Path:
-    return Path(folder) / f"{name}.json"
+def results_folder() -> Path:
+    """Where the runs recorded by the project are: in the checkout that normviz is imported from, else in the package.
+
+    `pip install` takes them along (see pyproject.toml), so that a reader on Colab has them too.
+    """
+    package = Path(__file__).resolve().parents[1]
+    checkout = package.parent
+    return checkout / "results" if (checkout / "pyproject.toml").is_file() else package / "results"
 
 
-def load_study(name: str, folder="results") -> list[History]:
-    """The recorded runs of a study, in the order of its grid.  Raises FileNotFoundError without a record."""
+def study_path(name: str, folder=None) -> Path:
+    """The file of a study's record; folder: by default the project's own, see `results_folder`."""
+    return Path(results_folder() if folder is None else folder) / f"{name}.json"
+
+
+def load_study(name: str, folder=None) -> list[History]:
+    """The recorded runs of a study, in the order of its grid; folder: see `study_path`.
+
+    Raises FileNotFoundError without a record.
+    """
     return [History.from_dict(row) for row in _rows(name, folder)]
 
 
-def load_inside(name: str = "inside", folder="results") -> list[tuple[Recipe, list[dict]]]:
+def load_inside(name: str = "inside", folder=None) -> list[tuple[Recipe, list[dict]]]:
     """The looks inside of a study's runs (see `inside.Inside`).  Raises FileNotFoundError without a record."""
     rows = _rows(name, folder)
     return [(Recipe.from_dict(row["recipe"]), decode(row["inside"])) for row in rows if "inside" in row]
