@@ -23,6 +23,8 @@ _LAZY = {
     "Verdict": "verdicts",
     "ViT": "vit",
     "evaluate": "training",
+    "fold": "folding",
+    "fold_into": "folding",
     "Inside": "inside",
     "load_images": "data",
     "load_inside": "study",

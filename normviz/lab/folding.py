@@ -1,0 +1,101 @@
+"""BatchNorm in evaluation folded into the Linear behind it: the network that is left normalizes nothing.
+
+In evaluation BatchNorm's mean μ and variance σ² are stored numbers, so it maps each feature by a fixed straight line,
+
+    y = s ⊙ x + t,    s = γ / √(σ² + ε),    t = β − s ⊙ μ,
+
+and a Linear that takes y can take x instead, with other numbers (Ioffe & Szegedy 2015, arXiv:1502.03167, sect. 3.1):
+
+    W y + b  =  (W diag(s)) x + (b + W t).
+
+Per-token layers stay: LayerNorm and RMSNorm compute s and t from the token itself, which no constant can stand for.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from normviz.functional import Turned
+from normviz.lab.vit import Cap, ViT
+
+_PER_TOKEN = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
+_BATCH = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def fold(model: ViT) -> ViT:
+    """A copy of `model` in evaluation mode, without normalization and with the same answers.
+
+    norm1 goes into qkv, norm2 into the FFN's first Linear, ffn_norm into its second, and final, past the mean over
+    tokens, into the head.  `model` itself stays as it is, its mode too.
+
+    Raises TypeError for anything but a `normviz.lab.ViT`; ValueError, naming the slot, where one does not hold a
+    BatchNorm with running statistics (LayerNorm, RMSNorm, a Cap behind the BatchNorm).
+    """
+    if not isinstance(model, ViT):
+        raise TypeError(f"model={type(model).__name__} cannot be folded as a whole; it takes a normviz.lab.ViT")
+    folded = copy.deepcopy(model).eval()
+    for i, block in enumerate(folded.blocks):
+        block.norm1 = _absorb(block.norm1, block.attention.qkv, f"blocks[{i}].norm1")
+        block.norm2 = _absorb(block.norm2, block.ffn.fc1, f"blocks[{i}].norm2")
+        block.ffn.norm = _absorb(block.ffn.norm, block.ffn.fc2, f"blocks[{i}].ffn.norm")
+    # s and t are the same for every token: they may wait until the tokens have been averaged
+    folded.final = _absorb(folded.final, folded.head, "final")
+    return folded
+
+
+@torch.no_grad()
+def fold_into(linear: nn.Linear, norm: nn.Module) -> nn.Linear:
+    """A new Linear that does to x what `linear(norm(x))` does in evaluation.  Both arguments stay as they are.
+
+    linear: takes D features; norm: a BatchNorm over D features with running statistics.
+    Raises ValueError for any other normalization or number of features.
+    """
+    scale, shift = _line(norm, "norm")
+    if len(scale) != linear.in_features:
+        raise ValueError(f"norm has {len(scale)} features, linear takes {linear.in_features}: they must agree")
+    weight = linear.weight.double()  # (out, D); rounded once, at the end
+    bias = weight @ shift if linear.bias is None else linear.bias.double() + weight @ shift
+    folded = copy.deepcopy(linear)
+    folded.weight.copy_(weight * scale)
+    folded.bias = nn.Parameter(bias.to(linear.weight.dtype))
+    return folded
+
+
+def _absorb(norm: nn.Module, linear: nn.Linear, name: str) -> nn.Module:
+    """Folds into `linear` itself; returns what stays in the slot, which does nothing."""
+    if not isinstance(norm, nn.Identity):
+        _line(norm, name)  # an error names the slot
+        found = fold_into(linear, norm)
+        linear.weight, linear.bias = found.weight, found.bias
+    return nn.Identity()
+
+
+@torch.no_grad()
+def _line(norm: nn.Module, name: str) -> tuple[Tensor, Tensor]:
+    """s and t of a BatchNorm in evaluation, float64 (D,) each."""
+    layer = norm.layer if isinstance(norm, Turned) else norm
+    if any(isinstance(part, Cap) for part in layer.modules()):
+        raise ValueError(
+            f"{name} holds a Cap, which shortens a token by its own length: that is not linear in x, and a Linear "
+            f"cannot take it over. Only BatchNorm in evaluation can be folded"
+        )
+    if isinstance(layer, _PER_TOKEN):
+        raise ValueError(
+            f"{name} holds {type(layer).__name__}, whose statistics depend on the token: they are not known before "
+            f"it arrives, and no constant weights can stand for them. Only BatchNorm in evaluation can be folded"
+        )
+    if not isinstance(layer, _BATCH):
+        raise ValueError(f"{name} holds {type(layer).__name__}; only BatchNorm in evaluation can be folded")
+    if layer.running_mean is None:
+        raise ValueError(
+            f"{name} holds a BatchNorm with track_running_stats=False: in evaluation too its statistics are those "
+            f"of the batch, which no constant weights can stand for"
+        )
+    scale = (layer.running_var.double() + layer.eps).rsqrt()
+    if layer.weight is not None:
+        scale = scale * layer.weight.double()
+    shift = -scale * layer.running_mean.double()
+    return scale, shift if layer.bias is None else shift + layer.bias.double()
