@@ -167,26 +167,28 @@ def loss_curves(
     log: bool = False,
     chance: float = CHANCE,
     heading: str = "Training loss",
+    steps: int | None = None,
     size=(NOTEBOOK_WIDTH, 330),
 ) -> Scene:
     """Training loss over steps: every seed a thin line, the median of an arm's seeds a thick one, NaN a cross.
 
-    runs: see `by_arm`.  Curves are smoothed over a fiftieth of the steps; the numbers in the alt text are not.
+    runs: see `by_arm`.  steps: how far the axis reaches; by default to the end of the longest run.
+    Curves are smoothed over a fiftieth of the steps; the numbers in the alt text are not.
     """
     arms = by_arm(runs)
-    steps = max(len(c) for curves in arms.values() for c in curves)
+    known = max(len(c) for curves in arms.values() for c in curves)
     low = min((float(np.nanmin(c)) for cs in arms.values() for c in cs if np.isfinite(c).any()), default=0.1)
     limits = (max(1e-4, min(low, 0.5)), 2 * chance) if log else (0.0, 1.35 * chance)
     width, height = size
-    frame = Frame(Box(62, 58, width - 82, height - 104), (0, max(steps, 2)), limits, log=log)
+    frame = Frame(Box(62, 58, width - 82, height - 104), (0, max(steps or known, 2)), limits, log=log)
     scene = Scene(width, height, "", frame.axes("step", "training loss", heading))
     line = frame([0, frame.x[1]], [chance, chance])
     scene.items += [Strokes(line[None], MUTED, 1.2, dashed=True, name="chance")]
     scene.items += [Label(line[1, 0], line[1, 1] - 5, f"chance {chance:.2f}", anchor="end", color=MUTED)]
-    told, window = [], max(1, steps // 50)
+    told, window = [], max(1, known // 50)
     for arm, curves in arms.items():
         style = style_of(arm)
-        even = np.full((len(curves), steps), np.nan)
+        even = np.full((len(curves), known), np.nan)
         for row, curve in zip(even, curves, strict=True):
             row[: len(curve)] = smooth(curve, window)
             scene.items.append(
@@ -195,15 +197,14 @@ def loss_curves(
             if (bad := np.flatnonzero(~np.isfinite(curve))).size:
                 x, y = frame(bad[0], limits[1])
                 scene.items.append(Label(x, y + 12, "× NaN", anchor="middle", bold=True))
-        known = np.isfinite(even).any(axis=0)
-        at = np.flatnonzero(known)
+        at = np.flatnonzero(np.isfinite(even).any(axis=0))
         middle = np.nanmedian(even[:, at], axis=0)
         scene.items.append(Strokes(path(frame, at, middle), style.color, 2.6, style.dashed, f"median-{arm}"))
         places = np.linspace(len(at) * 0.06, len(at) - 1, 9).astype(int)[: len(at)]
         scene.items.append(marks(frame(at[places], middle[places]), arm))
         told.append(_tell_loss(style.name, curves))
     scene.items += key(arms, 62 + 9 * len(heading), 48)
-    scene.alt = f"Training loss over {steps} steps. {' '.join(told)} Chance is {chance:.2f}."
+    scene.alt = f"Training loss over {known} steps. {' '.join(told)} Chance is {chance:.2f}."
     return scene
 
 
@@ -218,21 +219,38 @@ def _tell_loss(name: str, curves) -> str:
     return f"{name} ({runs}): mean loss of the last tenth {np.median(finite):.2f}{span}{lost}."
 
 
+def outlier_ratios(runs, probe: str = "norm2_outlier") -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
+    """Steps and outlier ratios by arm, each the largest over the blocks: what `ratio_curves` draws.
+
+    runs: histories with probes; one without is left out.  A step whose ratios are all NaN gives NaN.
+    """
+    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    for run in runs:
+        if run.probes.get("step"):
+            largest = np.fmax.reduce(np.asarray(run.probes[probe], float), axis=1)
+            found.setdefault(run.recipe.arm, []).append((np.asarray(run.probes["step"], float), largest))
+    return found
+
+
 def ratio_curves(
     runs: Mapping[str, tuple],
     bound: float,
     *,
     heading: str = "Longest token over root-mean-square length",
+    steps: int | None = None,
     size=(NOTEBOOK_WIDTH, 330),
 ) -> Scene:
     """Outlier ratio over steps beside its bound √(N−1), on a logarithmic axis.
 
-    runs: arm -> (steps, ratios), or a list of such pairs, one a seed.
+    runs: arm -> (steps, ratios), or a list of such pairs, one a seed; `outlier_ratios` makes them of histories.
+    steps: how far the axis reaches; by default to the last one recorded.
     """
     width, height = size
     pairs = {arm: [found] if np.ndim(found[0][0]) == 0 else list(found) for arm, found in runs.items()}
-    last = max(float(np.max(steps)) for found in pairs.values() for steps, _ in found)
-    frame = Frame(Box(62, 58, width - 82, height - 104), (0, max(last, 1)), (0.9, 1.6 * bound), log=True)
+    last = max(float(np.max(at)) for found in pairs.values() for at, _ in found)
+    frame = Frame(
+        Box(62, 58, width - 82, height - 104), (0, max(steps or last, 1)), (0.9, 1.6 * bound), log=True
+    )
     scene = Scene(width, height, "", frame.axes("step", "outlier ratio", heading))
     line = frame([0, frame.x[1]], [bound, bound])
     scene.items += [Strokes(line[None], INK, 1.4, dashed=True, name="bound")]
@@ -240,14 +258,14 @@ def ratio_curves(
     told = []
     for arm, found in pairs.items():
         style = style_of(arm)
-        for steps, ratios in found:
-            steps, ratios = np.asarray(steps, float), np.asarray(ratios, float)
+        for at, ratios in found:
+            at, ratios = np.asarray(at, float), np.asarray(ratios, float)
             scene.items.append(
-                Strokes(path(frame, steps, ratios), style.color, 2.0, style.dashed, f"ratio-{arm}")
+                Strokes(path(frame, at, ratios), style.color, 2.0, style.dashed, f"ratio-{arm}")
             )
-            some = np.arange(0, len(steps), max(1, len(steps) // 9))
+            some = np.arange(0, len(at), max(1, len(at) // 9))
             some = some[np.isfinite(ratios[some])]
-            scene.items.append(marks(frame(steps[some], ratios[some]), arm))
+            scene.items.append(marks(frame(at[some], ratios[some]), arm))
         peak = max((float(np.nanmax(r)) for _, r in found if np.isfinite(r).any()), default=math.nan)
         told.append(f"{style.name} reaches {peak:.3g}")
     scene.items += key(pairs, 62 + 8.3 * len(heading), 48)

@@ -5,7 +5,8 @@ A scene is a list of three kinds of items on a white sheet, measured in pixels w
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -233,3 +234,28 @@ def wrap(text: str, x: float, y: float, characters: int, **style) -> list[Label]
         else:
             line = f"{line} {word}".strip()
     return [Label(x, y + 16 * i, part, **style) for i, part in enumerate([*lines, line])]
+
+
+def arrange(scenes: Iterable[Scene], columns: int = 1, gap: float = 0.0) -> Scene:
+    """Several pictures as one, row by row, each row as high as its highest; `gap` px between them.
+
+    The alt text is theirs, one after the other.
+    """
+    scenes = list(scenes)
+    whole = Scene(0.0, 0.0, " ".join(scene.alt for scene in scenes))
+    top = 0.0
+    for first in range(0, len(scenes), columns):
+        left, row = 0.0, scenes[first : first + columns]
+        for scene in row:
+            whole.items += [_moved(item, left, top) for item in scene.items]
+            whole.width = max(whole.width, left + scene.width)
+            left += scene.width + gap
+        whole.height = top + max(scene.height for scene in row)
+        top = whole.height + gap
+    return whole
+
+
+def _moved(item, dx: float, dy: float):
+    if isinstance(item, Label):
+        return replace(item, x=item.x + dx, y=item.y + dy)
+    return replace(item, points=np.asarray(item.points) + (dx, dy))
