@@ -76,6 +76,10 @@ STUDIES = MappingProxyType(
             _grid(["heavy", "swiglu"], _THREE, 1),
             looks=(0, 10, 20, 40, 80, 160, 240, 320, 399),
         ),
+        "batchnorm_lr": Study(
+            "what BatchNorm is good for: a convolutional network of 8 layers with and without it, four learning rates",
+            _grid(["conv"], ("none", "bn"), 5, [{"lr": lr} for lr in (1e-3, 4e-3, 3e-2, 1e-1)], depth=8),
+        ),
         "cifar10-heavy": Study(
             "CIFAR-10, GELU, contrast jitter", _grid(["cifar10-heavy"], _THREE, 2, steps=200, eval_every=100)
         ),
