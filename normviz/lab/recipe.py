@@ -11,7 +11,7 @@ from normviz.lab.models import model_class
 _CHOICES = MappingProxyType(
     {
         "ffn": ("gelu", "swiglu"),
-        "data": ("digits", "cifar10"),
+        "data": ("digits", "cifar10", "digits-longer"),
         "schedule": ("cosine", "constant"),
         "precision": ("fp32", "bf16", "fp16", "auto"),
     }
@@ -128,6 +128,9 @@ _CIFAR = {
 #: A small convolutional network on digits: a quarter of an hour of a laptop is two hundred such runs.
 _CONV = {"model": "conv", "depth": 4, "width": 32, "steps": 200, "warmup": 10, "probe_every": 0}
 
+#: A recurrent network over a digit's ink pixels: half a minute of one core each.
+_GRU = {"model": "gru", "depth": 1, "width": 48, "steps": 400, "warmup": 20, "probe_every": 0}
+
 #: The regimes of the study.  What each one shows is recorded in `results/` under the same name.
 PRESETS = MappingProxyType(
     {
@@ -135,11 +138,14 @@ PRESETS = MappingProxyType(
         "heavy": {"sigma": 1.0},
         "deep": {"depth": 32, "batch": 128, "sigma": 1.0},
         "swiglu": {"ffn": "swiglu"},
+        "swiglu-deep": {"ffn": "swiglu", "depth": 24},
         "midrun": {
             "ffn": "swiglu", "depth": 8, "lr": 2e-3, "steps": 600, "schedule": "constant",
             "sigma": 1.0, "sigma_from": 0.5,
         },
         "conv": _CONV,
+        "gru": _GRU,
+        "gru-longer": _GRU | {"data": "digits-longer"},
         "cifar10-tame": _CIFAR,
         "cifar10-heavy": _CIFAR | {"sigma": 0.7},
         "cifar10-swiglu": _CIFAR | {"ffn": "swiglu"},

@@ -50,6 +50,7 @@ STUDIES = MappingProxyType(
         "tame": Study("GELU, standardised digits: does the swap alone hurt?", _grid(["tame"], _THREE, 5)),
         "heavy": Study("GELU, contrast jitter σ = 1", _grid(["heavy"], _THREE, 5)),
         "swiglu": Study("SwiGLU, no jitter", _grid(["swiglu"], _THREE, 5)),
+        "swiglu-deep": Study("SwiGLU, depth 24, no jitter", _grid(["swiglu-deep"], _THREE, 5, probe_every=20)),
         "midrun": Study("SwiGLU, jitter switched on at half time", _grid(["midrun"], _THREE, 5)),
         "deep": Study("GELU, depth 32, contrast jitter σ = 1", _grid(["deep"], _THREE, 5, probe_every=20)),
         "interventions": Study(
