@@ -14,6 +14,7 @@ from normviz.methods import METHODS, Statistics, count_statistics, partition
 __version__ = "0.1.0"
 
 _LAZY = {
+    "LiveChart": "normviz.picture.training",
     "RunningStats": "normviz.functional",
     "normalize": "normviz.functional",
     "normalize_steps": "normviz.functional",
@@ -27,7 +28,11 @@ _LAZY = {
     "draw_phase_map": "normviz.picture.curves",
     "draw_ratios": "normviz.picture.curves",
     "draw_vit_block": "normviz.picture.diagram",
+    "draw_geometry": "normviz.picture.geometry",
+    "draw_invariance": "normviz.picture.invariance",
+    "explore_geometry": "normviz.picture.geometry_widget",
     "explore_inside": "normviz.picture.inside_widget",
+    "explore_invariance": "normviz.picture.geometry_widget",
     "explore_scaling": "normviz.picture.inside_widget",
     "lab": "normviz.lab",
 }

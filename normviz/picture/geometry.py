@@ -148,12 +148,12 @@ class View:
         return np.asarray(points) @ self.eye
 
 
-_ANGLES = np.linspace(0, 2 * np.pi, 49)
-_RING = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)  # closed, (49, 2)
+_ANGLES = np.linspace(0, 2 * np.pi, 37)
+_RING = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)  # closed, (37, 2)
 
 
 def _circle(u, v) -> np.ndarray:
-    """Points (49, 3) of the unit circle through the directions u and v, which are at right angles."""
+    """Points (37, 3) of the unit circle through the directions u and v, which are at right angles."""
     return _RING @ np.stack([np.asarray(u, float), np.asarray(v, float)])
 
 
@@ -162,7 +162,7 @@ PLANE = _circle(np.array([1, -1, 0]) / 2**0.5, np.array([1, 1, -2]) / 6**0.5)
 
 
 def _globe() -> np.ndarray:
-    """Closed rings (R, 49, 3) on the unit sphere: three circles of latitude and four of longitude."""
+    """Closed rings (R, 37, 3) on the unit sphere: three circles of latitude and four of longitude."""
     x, y, z = np.eye(3)
     rings = [_circle(np.cos(a) * x + np.sin(a) * y, z) for a in np.arange(4) * np.pi / 4]
     rings += [_circle(x, y) * np.cos(b) + np.sin(b) * z for b in np.radians([-40, 0, 40])]
@@ -343,6 +343,9 @@ def _key(state: State) -> list:
         items.append(Shapes((np.array([x + 6, y - 4]) + 6.0 * _MARKS[i])[None], [IMAGE_HUES[i]]))
         items.append(Label(x + 17, y, f"image {i}"))
         x += 84
+    items.append(
+        Label(WIDTH - 12, y, f"step {state.step:.1f}: {step_name(state.step)}", anchor="end", bold=True)
+    )
     return items
 
 
