@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from normviz.lab import Inside, Probe, ViT, load_images, preset, token_norms, train
-from normviz.lab.inside import EDGES
-from normviz.lab.probe import METRICS, attention_entropy, outlier_bound, outlier_ratio
+from normviz.lab.inside import EDGES, longest_in_test
+from normviz.lab.probe import METRICS, attention_entropy, outlier_bound, outlier_ratio, token_lengths
 
 
 def test_outlier_ratio_and_its_bound():
@@ -110,6 +110,42 @@ def test_token_norms_leave_the_running_statistics_alone():
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
+def test_lengths_beyond_the_square_root_of_float32_are_told():
+    x = torch.tensor([[3e25, 4e25], [3.0, 4.0], [0.0, 0.0]])
+    torch.testing.assert_close(token_lengths(x), torch.tensor([5e25, 5.0, 0.0]))
+
+
+def test_the_longest_test_token_by_batch_and_by_running_statistics():
+    images = load_images("digits")
+    model = ViT("bn", ffn="swiglu", depth=3, width=24, seed=0).train()
+    with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            if name.endswith("running_var"):
+                buffer.mul_(0.01)  # as if training had seen shorter tokens than the test has
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = longest_in_test(model, images, 64)
+    assert model.training
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    # Again, token by token, with the model's own forward pass cut open
+    for name, training in (("batch", True), ("running", False)):
+        other = ViT("bn", ffn="swiglu", depth=3, width=24)
+        other.load_state_dict(before)
+        other.train(training)
+        streams = []
+        with torch.no_grad():
+            for part in images.test_x.split(64):
+                x, seen = other.embedding(images.standardise(part)), []
+                for block in other.blocks:
+                    x = block(x)
+                    seen.append(x.double().norm(dim=-1))
+                streams.append(torch.stack(seen))
+        lengths = torch.cat(streams, dim=1)
+        for (length, image, patch), block in zip(found[name], lengths, strict=True):
+            assert length == pytest.approx(block.max().item(), rel=1e-4)
+            assert block[image, patch].item() == pytest.approx(length, rel=1e-4)
+    assert found["running"][-1][0] > 10 * found["batch"][-1][0]
+
+
 def test_looks_inside_find_the_loudest_image_and_change_nothing():
     images = load_images("digits")
     recipe = preset("heavy", "bn", depth=2, width=24, steps=8, warmup=1, sigma=1.5)
@@ -118,6 +154,7 @@ def test_looks_inside_find_the_loudest_image_and_change_nothing():
     assert history.loss == train(recipe, images=images, device="cpu", progress=False).loss
     assert [look["step"] for look in inside.looks] == [0, 5]
     for look in inside.looks:
+        assert [len(look["test"][name]) for name in ("batch", "running")] == [2, 2]
         assert len(look["images"]) == len(look["contrast"]) == 64
         for block in look["norm2"]:
             assert sum(block["counts"]) == 64 * 16

@@ -20,6 +20,8 @@ class Inside:
     factor that jitter multiplied each image by; and for each site of `token_norms` a list over the blocks of
     {"ratio": longest over root-mean-square length, "counts": histogram over EDGES,
      "longest": [[image of the batch, patch, length over root-mean-square length], …]}.
+    `test` has the longest token of the residual stream over all test images, behind every block, [length, image,
+    patch]: with each batch's own statistics ("batch") and with the running ones, as in evaluation ("running").
     """
 
     def __init__(self, steps):
@@ -36,7 +38,30 @@ class Inside:
         }
         for site, lengths in token_norms(model, x).items():
             look[site] = [_describe(block) for block in lengths]
+        look["test"] = longest_in_test(model, batches.images, len(x))
         self.looks.append(look)
+
+
+def longest_in_test(model, images, batch: int = 64) -> dict[str, list]:
+    """The longest token of the stream behind every block, over all test images: [length, image, patch].
+
+    "batch": by the statistics of each batch of `batch` images; "running": by the running ones.  A length that is
+    not finite counts as the longest.  The model's mode and statistics stay.
+    """
+    was_training, found = model.training, {}
+    parts = images.test_x.split(batch)
+    try:
+        for name, training in (("batch", True), ("running", False)):
+            model.train(training)
+            looked = [token_norms(model, images.standardise(part))["stream"] for part in parts]
+            lengths = torch.cat(looked, dim=1).flatten(1).cpu()  # (depth, images·T)
+            at = lengths.nan_to_num(nan=torch.inf).argmax(1)
+            tokens = lengths.shape[1] // len(images.test_x)
+            rows = zip(lengths.gather(1, at[:, None])[:, 0].tolist(), at.tolist(), strict=True)
+            found[name] = [[length, *divmod(index, tokens)] for length, index in rows]
+    finally:
+        model.train(was_training)
+    return found
 
 
 def _contrast(x, batches, step: int) -> list[float]:

@@ -34,7 +34,8 @@ def outlier_bound(tokens: int) -> float:
 
 def token_lengths(x: Tensor) -> Tensor:
     """Euclidean length of every token: (..., D) to float32 (...)."""
-    return x.detach().float().square().sum(-1).sqrt_()
+    # In float32 the square of a value beyond 1.8e19 is infinite, and evaluation does get there
+    return x.detach().double().square().sum(-1).sqrt_().float()
 
 
 def outlier_ratio(x: Tensor) -> Tensor:
