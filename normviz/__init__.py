@@ -34,6 +34,10 @@ _LAZY = {
     "explore_inside": "normviz.picture.inside_widget",
     "explore_invariance": "normviz.picture.geometry_widget",
     "explore_scaling": "normviz.picture.inside_widget",
+    "draw_batches": "normviz.picture.batches",
+    "explore_batches": "normviz.picture.batches_widget",
+    "draw_outlier": "normviz.picture.outlier",
+    "explore_outlier": "normviz.picture.batches_widget",
     "lab": "normviz.lab",
 }
 
