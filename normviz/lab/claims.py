@@ -12,10 +12,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
+from normviz.functional import torch_layer
+from normviz.lab.dependence import computed_sets, moved_by_company
 from normviz.lab.history import History
 from normviz.lab.study import load_study, results_folder
 from normviz.lab.verdicts import verdict
 from normviz.methods import count_statistics
+from normviz.samples import digit_features
 
 HOLDS, ONLY_IF, NOT, OPEN = "holds", "holds only if", "not reproduced", "not yet measured"
 
@@ -99,6 +104,28 @@ def _counts(runs: Runs) -> Finding:
     return Finding(HOLDS if same else ONLY_IF, numbers, "if LayerNorm means the per-token kind")
 
 
+def _at_inference(runs: Runs) -> Finding:
+    """Asked of torch's own layers: which statistics they compute in either mode, and whether company matters."""
+    shape, told, sets, moved = (2, 4, 2, 2), [], {}, {}
+    x = torch.from_numpy(digit_features(2 * shape[0], *shape[1:]))
+    for method, name in (("layer_token", "LN"), ("batch", "BN")):
+        layer = torch_layer(method, shape)
+        layer(x)  # so that BN has running statistics of these images
+        for training in (True, False):
+            layer.train(training)
+            sets[name, training] = computed_sets(layer, shape)
+            moved[name, training] = moved_by_company(layer, x[: shape[0]], x[shape[0] :])
+        told.append(
+            f"{name} computes the statistics of {sets[name, True]} sets in training and {sets[name, False]} in "
+            f"evaluation; in other company an image's output changes by {moved[name, True]:.2g} and "
+            f"{moved[name, False]:.2g}"
+        )
+    anew = sets["LN", False] == sets["LN", True] == count_statistics("layer_token", shape).sets
+    fixed = sets["BN", False] == 0 < sets["BN", True] and moved["BN", False] == 0 < moved["BN", True]
+    kind = HOLDS if anew and fixed else ONLY_IF if anew or fixed else NOT
+    return Finding(kind, f"N×C×H×W = {shape}: {'. '.join(told)}", "for LN" if anew else "for BN")
+
+
 def _unmeasured(chapter: str) -> Callable[[Runs], Finding]:
     return lambda runs: Finding(OPEN, f"settled by chapter {chapter}, which is still to be written")
 
@@ -161,7 +188,7 @@ def _deep(runs: Runs) -> Finding:
 
 CLAIMS = (
     Claim("LayerNorm along C (or the embedding) has 2NHW statistics.", "01_axes", _counts),
-    Claim("LN computes its statistics in inference too, BN fixes them.", "03_layer_norm", _unmeasured("03")),
+    Claim("LN computes its statistics in inference too, BN fixes them.", "03_layer_norm", _at_inference),
     Claim("LN is the standard where sequence length varies.", "05_sequences", _unmeasured("05")),
     Claim("Replacing LN by BN in a ViT can crash training.", "08_loss_crash", _crash),
     Claim("The un-normalized FFN is to blame.", "08_loss_crash", _blame),
