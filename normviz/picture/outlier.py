@@ -106,14 +106,14 @@ def scene(state: State, reading: Reading, *, with_text: bool = False) -> Scene:
                 line = frame(list(frame.x), [sign * reading.bound] * 2)
                 picture.items.append(Strokes(line[None], INK, 1.4, dashed=True, name="bound"))
             text = f"√(N−1) = {reading.bound:.2f}"
-            picture.items.append(Label(line[1, 0], frame(0, reading.bound)[1] - 5, text, anchor="end"))
+            picture.items.append(Label(line[1, 0], frame(0, reading.bound)[1] + 15, text, anchor="end"))
     picture.items += _curves(state, reading)
     return with_caption(picture) if with_text else picture
 
 
 def _curves(state: State, reading: Reading) -> list:
     """Magnitude of the extreme sample and spread of the others, over the factor, both logarithmic."""
-    frame = Frame(Box(62, 296, 560, 140), (0, 3), (1e-3, 20), log=True)
+    frame = Frame(Box(62, 296, 530, 140), (0, 3), (1e-3, 20), log=True)
     ticks = {float(np.log10(k)): str(k) for k in (1, 3, 10, 30, 100, 300, 1000)}
     items = frame.axes("the sample is multiplied by k", "output", "The same for every factor", ticks)
     x, at = np.log10(FACTORS), FACTORS.index(state.factor)
@@ -121,18 +121,18 @@ def _curves(state: State, reading: Reading) -> list:
     items.append(Strokes(line[None], INK, 1.4, dashed=True, name="bound"))
     items.append(Strokes(frame([x[at]] * 2, [1e-3, 20])[None], INK, 0.8, dashed=True, name="cursor"))
     rows = (
-        ("BatchNorm: the multiplied sample", EXTREME, reading.peaks["batch"], False),
-        ("BatchNorm: spread of the others", OTHERS, reading.spreads["batch"], False),
-        ("LayerNorm: the multiplied sample", EXTREME, reading.peaks["layer_token"], True),
-        ("LayerNorm: spread of the others", OTHERS, reading.spreads["layer_token"], True),
+        ("BN, the multiplied sample", EXTREME, reading.peaks["batch"], False),
+        ("BN, spread of the others", OTHERS, reading.spreads["batch"], False),
+        ("LN, the multiplied sample", EXTREME, reading.peaks["layer_token"], True),
+        ("LN, spread of the others", OTHERS, reading.spreads["layer_token"], True),
     )
     for i, (name, style, curve, dashed) in enumerate(rows):
         items.append(Strokes(path(frame, x, curve), style.color, 2.4, dashed, "curve"))
         items.append(_mark(frame(x[at], curve[at]), style, 6.0, "now"))
         y = 316 + 30 * i
-        key = np.array([[(646, y - 4), (676, y - 4)]])
-        items += [Strokes(key, style.color, 2.4, dashed), _mark([(661, y - 4)], style, 5.0, "legend")]
-        items += [Label(684, y, name), Label(WIDTH - 12, y, f"{curve[at]:.3g}", anchor="end", bold=True)]
+        key = np.array([[(632, y - 4), (662, y - 4)]])
+        items += [Strokes(key, style.color, 2.4, dashed), _mark([(647, y - 4)], style, 5.0, "legend")]
+        items += [Label(670, y, name), Label(WIDTH - 12, y, f"{curve[at]:.3g}", anchor="end", bold=True)]
     return items
 
 
