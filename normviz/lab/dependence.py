@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def computed_sets(layer: nn.Module, shape) -> int:
-    """The number of sets of cells whose statistics `layer` computes from its input, in the mode that it is in.
+    """The number of sets of cells whose statistics a norm `layer` computes from its input, in the mode that it is in.
 
     Two cells share statistics exactly when the one's output changes with the other's input.  So the derivative of
     every output by every input is taken at a random input of `shape` (float64, fixed seed): cells with the same
