@@ -45,6 +45,15 @@ def _grid(
 #: The phase maps are many short runs: half the depth and half the steps of the presets.
 _SHORT = {"depth": 8, "steps": 200, "warmup": 20, "eval_every": 100, "probe_every": 20}
 
+
+def _same_images(batch: int, seen: int = 4800, lr: float = 0.012) -> dict:
+    """Settings of a run that sees `seen` images in batches of `batch`; lr is that of 32 images."""
+    steps = seen // batch
+    return {
+        "batch": batch, "steps": steps, "lr": lr * batch / 32, "warmup": steps // 15, "eval_every": steps,
+    }  # fmt: skip
+
+
 STUDIES = MappingProxyType(
     {
         "tame": Study("GELU, standardised digits: does the swap alone hurt?", _grid(["tame"], _THREE, 5)),
@@ -80,6 +89,10 @@ STUDIES = MappingProxyType(
         "batchnorm_lr": Study(
             "what BatchNorm is good for: a convolutional network of 8 layers with and without it, four learning rates",
             _grid(["conv"], ("none", "bn"), 5, [{"lr": lr} for lr in (1e-3, 4e-3, 3e-2, 1e-1)], depth=8),
+        ),
+        "small_batch": Study(
+            "batches of 32 down to 1 image, the same 4,800 images seen, learning rate in proportion to the batch",
+            _grid(["conv"], ("bn", "ln", "gn", "in"), 4, [_same_images(b) for b in (32, 16, 8, 4, 2, 1)]),
         ),
         "cifar10-heavy": Study(
             "CIFAR-10, GELU, contrast jitter", _grid(["cifar10-heavy"], _THREE, 2, steps=200, eval_every=100)
