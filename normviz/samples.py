@@ -59,3 +59,36 @@ def _shrink(maps: np.ndarray, size: int, axis: int) -> np.ndarray:
     length = maps.shape[axis]
     cuts = [(i * length // size, -(-(i + 1) * length // size)) for i in range(size)]
     return np.stack([maps.take(range(a, b), axis).mean(axis) for a, b in cuts], axis).astype(np.float32)
+
+
+def ink_sequences(images):
+    """Each image as the sequence of its ink pixels in reading order, padded to the longest.
+
+    A pixel is ink where it is brighter than the image's darkest pixel, whatever the image's scale.
+    images: floating-point tensor (B, H, W) or (B, 1, H, W).
+
+    Returns (steps, lengths): steps of images' dtype (B, T, 3), each one (row, column, ink above the darkest pixel),
+    rows and columns counted from 0 and padding 0; lengths int64 (B,), at least 1: an image without any ink becomes its
+    first pixel, with 0 ink.  Raises ValueError for another shape, TypeError for what is no floating-point tensor.
+    """
+    import torch  # late: this module serves pictures that need no torch
+
+    if not isinstance(images, torch.Tensor) or not images.is_floating_point():
+        raise TypeError(f"images must be a floating-point tensor, got {type(images).__name__}")
+    if images.ndim == 4 and images.shape[1] == 1:
+        images = images[:, 0]
+    if images.ndim != 3 or 0 in images.shape:
+        raise ValueError(
+            f"images has shape {tuple(images.shape)}; it takes (B, H, W) or (B, 1, H, W), none of them 0"
+        )
+    pixels = images.flatten(1)
+    pixels = pixels - pixels.amin(1, keepdim=True)  # (B, H·W)
+    lengths = (pixels > 0).sum(1).clamp_min(1)  # (B,)
+    longest = int(lengths.max())
+    # A stable sort by "no ink" brings the ink to the front and leaves it in reading order
+    order = (pixels <= 0).to(torch.uint8).argsort(dim=1, stable=True)[:, :longest]  # (B, T)
+    width = images.shape[2]
+    where = torch.stack([order // width, order % width], dim=2).to(images.dtype)
+    steps = torch.cat([where, pixels.gather(1, order)[..., None]], dim=2)  # (B, T, 3)
+    real = torch.arange(longest, device=images.device) < lengths[:, None]  # (B, T)
+    return steps * real[..., None], lengths

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 #: Channels, pixels a side and classes of each data set.
-SHAPES = {"digits": (1, 8, 10), "cifar10": (3, 32, 10)}
+SHAPES = {"digits": (1, 8, 10), "cifar10": (3, 32, 10), "digits-longer": (1, 8, 10)}
 
 CIFAR10_SOURCES = (
     "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
@@ -77,14 +77,17 @@ def _make(name: str, train_x, train_y, test_x, test_y) -> Images:
 
 
 def load_images(name: str = "digits", *, folder=None, cache=None, device="cpu") -> Images:
-    """A data set by name, "digits" or "cifar10", on `device`.
+    """A data set by name, a key of SHAPES, on `device`.
 
     folder, cache: see `load_cifar10`.  Raises ValueError for an unknown name, DataError where the data
     cannot be had.
     """
     if name not in SHAPES:
         raise ValueError(f"data={name!r} is unknown; it takes one of {', '.join(SHAPES)}")
-    images = load_digits() if name == "digits" else load_cifar10(folder, cache=cache)
+    if name == "digits-longer":
+        images = digits_by_ink()
+    else:
+        images = load_digits() if name == "digits" else load_cifar10(folder, cache=cache)
     return images.to(device)
 
 
@@ -100,6 +103,23 @@ def load_digits() -> Images:
     x = digits.images[order].astype(np.uint8)[:, None]  # (N, 1, 8, 8)
     y = digits.target[order].astype(np.int64)
     return _make("digits", x[:1500], y[:1500], x[1500:], y[1500:])
+
+
+def digits_by_ink(most: int = 34) -> Images:
+    """The digits split by length: at most so many ink pixels to train on, more of them to test (see `ink_sequences`).
+
+    Raises ValueError where one of the two would be empty.
+    """
+    digits = load_digits()
+    x, y = (torch.cat(parts).numpy() for parts in zip(*_splits(digits), strict=True))
+    short = (x > 0).sum((1, 2, 3)) <= most
+    if short.all() or not short.any():
+        raise ValueError(f"most={most!r} leaves nothing on one side; digits have 16 to 42 ink pixels")
+    return _make("digits-longer", x[short], y[short], x[~short], y[~short])
+
+
+def _splits(images: Images):
+    return (images.train_x, images.train_y), (images.test_x, images.test_y)
 
 
 def load_cifar10(folder=None, *, cache=None) -> Images:

@@ -10,7 +10,7 @@ from importlib import import_module
 from types import MappingProxyType
 
 #: Key of `Recipe.model` → (module, class): loaded when used, since a recipe alone needs no torch.
-MODELS = MappingProxyType({"vit": ("vit", "ViT"), "conv": ("convnet", "ConvNet")})
+MODELS = MappingProxyType({"vit": ("vit", "ViT"), "conv": ("convnet", "ConvNet"), "gru": ("rnn", "InkGRU")})
 
 
 def model_class(name: str) -> type:

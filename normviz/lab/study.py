@@ -100,6 +100,10 @@ STUDIES = MappingProxyType(
         "cifar10-swiglu": Study(
             "CIFAR-10, SwiGLU, no jitter", _grid(["cifar10-swiglu"], _THREE, 2, steps=200, eval_every=100)
         ),
+        "sequences": Study(
+            "a GRU over the ink of digits: lengths as in training, and longer than any in training",
+            _grid(["gru", "gru-longer"], ("ln", "bn-input", "bn-step", "bn", "none", "bn-padded"), 3),
+        ),
     }
 )  # fmt: skip
 

@@ -1,0 +1,181 @@
+"""A gated recurrent unit on one page, its norm slots in sight: it reads a digit's ink pixel by pixel.
+
+Sequences of unlike length are handled by packing: at step t only the sequences that are still alive are computed, so
+a norm sees no padding unless an arm asks for it.  The cell is the GRU of Cho et al. (2014, arXiv:1406.1078) as torch
+writes it; norms sit on what comes from the input and on what comes from the state, as in Ba et al. (2016,
+arXiv:1607.06450) and Cooijmans et al. (2016, arXiv:1603.09025).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from normviz import torch_layer
+from normviz.samples import ink_sequences
+
+
+class RnnArm(NamedTuple):
+    """What fills the two slots: a key of `SLOTS`, or None for an empty slot."""
+
+    input: str | None  # on W x
+    hidden: str | None  # on U h
+    masked: bool = True  # whether statistics leave the padding out
+    about: str = ""
+
+
+RNN_ARMS = MappingProxyType(
+    {
+        "none": RnnArm(None, None, about="no normalization"),
+        "bn": RnnArm("batch", "batch", about="BatchNorm, running statistics shared by all steps"),
+        "ln": RnnArm("layer_token", "layer_token", about="LayerNorm over the units, as in Ba et al. 2016"),
+        "bn-step": RnnArm(
+            "step", "step", about="BatchNorm, statistics of every step, as in Cooijmans et al. 2016"
+        ),
+        "bn-input": RnnArm("batch", None, about="BatchNorm on the input alone, as in Laurent et al. 2015"),
+        "bn-padded": RnnArm(
+            "batch", "batch", masked=False, about="BatchNorm that counts the padding as data"
+        ),
+    }
+)
+
+
+class SharedNorm(nn.BatchNorm1d):
+    """BatchNorm whose running statistics all steps share.
+
+    Where one sequence is left there is no variance: torch refuses, this layer takes the running statistics.
+    """
+
+    def forward(self, x: Tensor, step: int | None = None) -> Tensor:
+        if self.training and len(x) == 1:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(x)
+
+
+class StepNorm(nn.BatchNorm1d):
+    """BatchNorm with running statistics of every step, and one weight and bias for all of them.
+
+    A step that training never saw takes the statistics of the last one that it saw (Cooijmans et al. 2016, section 3).
+    """
+
+    def __init__(self, features: int, steps: int):
+        super().__init__(features)
+        self.running_mean = torch.zeros(steps, features)
+        self.running_var = torch.ones(steps, features)
+        self.register_buffer("seen", torch.zeros(steps, dtype=torch.long))  # batches that reached the step
+
+    def forward(self, x: Tensor, step: int) -> Tensor:
+        if self.training and len(x) > 1:
+            if not self.track_running_stats:
+                return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
+            self.seen[step] += 1
+            # Few batches reach a late step: the first that does replaces the initial 0 and 1
+            momentum = max(self.momentum, 1 / int(self.seen[step]))
+            mean, var = self.running_mean[step], self.running_var[step]
+            return F.batch_norm(x, mean, var, self.weight, self.bias, True, momentum, self.eps)
+        step = max((i for i, count in enumerate(self.seen[: step + 1].tolist()) if count), default=step)
+        mean, var = self.running_mean[step], self.running_var[step]
+        return F.batch_norm(x, mean, var, self.weight, self.bias, eps=self.eps)
+
+
+#: A slot's kind -> (features, most steps) -> module
+SLOTS: MappingProxyType[str | None, Callable[[int, int], nn.Module]] = MappingProxyType(
+    {
+        None: lambda features, steps: nn.Identity(),
+        "batch": lambda features, steps: SharedNorm(features),
+        "step": StepNorm,
+        "layer_token": lambda features, steps: torch_layer("layer_token", (1, 1, features), layout="BTD"),
+    }
+)
+
+
+class InkGRU(nn.Module):
+    """Images (B, 1, H, W), of any scale and offset, to logits (B, classes): the last state of a GRU over the ink.
+
+    Raises ValueError for an unknown arm.
+    """
+
+    arms = RNN_ARMS
+
+    def __init__(
+        self, arm: str = "ln", *, size: int = 8, classes: int = 10, width: int = 48, seed: int | None = None
+    ):
+        super().__init__()
+        if arm not in RNN_ARMS:
+            raise ValueError(f"arm={arm!r} is unknown; it takes one of {', '.join(RNN_ARMS)}")
+        self.arm, self.size, self.width = RNN_ARMS[arm], size, width
+        self.tokens = size * size  # the most steps that one image can have
+        self.input = nn.Linear(3, 3 * width)
+        self.hidden = nn.Linear(width, 3 * width, bias=False)
+        self.norm_input = SLOTS[self.arm.input](3 * width, self.tokens)
+        self.norm_hidden = SLOTS[self.arm.hidden](3 * width, self.tokens)
+        self.head = nn.Linear(width, classes)
+        self.reset(seed)
+
+    @classmethod
+    def from_recipe(cls, recipe) -> InkGRU:
+        """The network that a `Recipe` describes, initialised from its seed.  Raises ValueError for coloured images."""
+        from normviz.lab.data import SHAPES
+
+        channels, size, classes = SHAPES[recipe.data]
+        if channels != 1:
+            raise ValueError(
+                f"data={recipe.data!r} has {channels} channels; model='gru' takes images of one, as 'digits'"
+            )
+        return cls(recipe.arm, size=size, classes=classes, width=recipe.width, seed=recipe.seed)
+
+    @torch.no_grad()
+    def reset(self, seed: int | None = None) -> None:
+        """Orthogonal recurrent matrices, Xavier for the rest, no biases; the same numbers for every arm."""
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        for layer in (self.input, self.head):
+            nn.init.xavier_uniform_(layer.weight, generator=generator)
+            nn.init.zeros_(layer.bias)
+        for gate in self.hidden.weight.chunk(3):
+            nn.init.orthogonal_(gate, generator=generator)
+
+    def cell(self, a: Tensor, h: Tensor, step: int) -> Tensor:
+        """One step: a (n, 3·width) from the input, h (n, width) the state so far; returns the new state."""
+        b = _norm(self.norm_hidden, self.hidden(h), step)  # (n, 3·width)
+        gates = 2 * self.width
+        reset, keep = torch.sigmoid(a[:, :gates] + b[:, :gates]).chunk(2, 1)
+        new = torch.tanh(a[:, gates:] + reset * b[:, gates:])
+        return torch.lerp(new, h, keep)
+
+    def forward(self, images: Tensor) -> Tensor:
+        steps, lengths = ink_sequences(images)  # (B, T, 3), (B,)
+        last = (self.size - 1) / 2
+        places = steps[..., :2] / last - 1  # -1 to 1
+        real = torch.arange(steps.shape[1], device=steps.device) < lengths[:, None]
+        steps = torch.cat([places, steps[..., 2:]], dim=2) * real[..., None]
+        return self.head(self.read(steps, lengths))
+
+    def read(self, steps: Tensor, lengths: Tensor) -> Tensor:
+        """The state (B, width) behind the last real step of padded sequences (B, T, 3) with their lengths (B,)."""
+        # Longest first, then step by step: the rows of step 0, of step 1, …, of sequences still alive
+        packed = pack_padded_sequence(steps, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        alive = packed.batch_sizes.tolist()
+        cells, rows = packed.data, alive
+        if not self.arm.masked:
+            cells = steps[packed.sorted_indices].transpose(0, 1).flatten(0, 1)  # (T·B, 3)
+            rows = [len(steps)] * len(alive)
+        a = self.input(cells)  # (cells, 3·width)
+        if isinstance(self.norm_input, StepNorm):
+            a = [self.norm_input(part, step) for step, part in enumerate(a.split(rows))]
+        else:
+            a = self.norm_input(a).split(rows)  # one mean over all cells of all steps
+        h, ended = steps.new_zeros(len(steps), self.width), []
+        for step, left in enumerate((*alive[1:], 0)):
+            h = self.cell(a[step], h[: rows[step]], step)
+            ended.append(h[left : alive[step]])  # those of which this was the last step
+        return torch.cat(ended[::-1])[packed.unsorted_indices]
+
+
+def _norm(norm: nn.Module, x: Tensor, step: int) -> Tensor:
+    return norm(x, step) if isinstance(norm, nn.BatchNorm1d) else norm(x)
