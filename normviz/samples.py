@@ -1,4 +1,4 @@
-"""The tensor that the explorers start from: real handwritten digits, seen through a small fixed bank of filters."""
+"""Tensors that the explorers start from: real digits and photographs, seen through a small fixed bank of filters."""
 
 from __future__ import annotations
 
@@ -45,11 +45,41 @@ def digit_features(n: int = 4, c: int = 8, h: int = SIDE, w: int = SIDE) -> np.n
     for name, value, most in (("n", n, 1797), ("c", c, len(FILTERS)), ("h", h, SIDE), ("w", w, SIDE)):
         if not 1 <= value <= most:
             raise ValueError(f"{name}={value!r} must be 1 to {most}")
-    images = np.pad(digit_images(n), ((0, 0), (1, 1), (1, 1)))
-    kernels = np.array(list(FILTERS.values())[:c], dtype=np.float32)
-    windows = np.lib.stride_tricks.sliding_window_view(images, (3, 3), axis=(1, 2))  # (N, 8, 8, 3, 3)
-    maps = np.einsum("nhwij,cij->nchw", windows, kernels)
+    maps = filter_maps(np.pad(digit_images(n), ((0, 0), (1, 1), (1, 1))), c)
     return _shrink(_shrink(maps, h, axis=2), w, axis=3)
+
+
+def filter_maps(images: np.ndarray, c: int = 8) -> np.ndarray:
+    """Images (n, h + 2, w + 2), each with a rim of one pixel, through the first `c` of FILTERS: (n, c, h, w)."""
+    kernels = np.array(list(FILTERS.values())[:c], dtype=images.dtype)
+    windows = np.lib.stride_tricks.sliding_window_view(images, (3, 3), axis=(1, 2))  # (N, H, W, 3, 3)
+    return np.einsum("nhwij,cij->nchw", windows, kernels)
+
+
+#: The photographs that scikit-learn carries along, both CC BY 2.0, in the order of `photos`
+PHOTOS = {
+    "temple": "china.jpg, by danielbuechele on Flickr",
+    "flower": "flower.jpg, by vultilion on Flickr",
+}
+
+
+@lru_cache(maxsize=1)
+def _whole_photos() -> np.ndarray:
+    from sklearn.datasets import load_sample_images
+
+    return np.stack(load_sample_images().images).transpose(0, 3, 1, 2).astype(np.float32) / 255
+
+
+def photos(h: int = 96, w: int = 144) -> np.ndarray:
+    """A temple and a flower in red, green and blue, averaged down: float32 (2, 3, h, w) between 0 and 1.
+
+    h: 1 to 427 rows, w: 1 to 640 columns; their own ratio is about 2 : 3.  Raises ValueError for sizes outside of
+    these.  Sources: see `PHOTOS`; they are files of scikit-learn's, there is nothing to download.
+    """
+    for name, value, most in (("h", h, 427), ("w", w, 640)):
+        if not 1 <= value <= most:
+            raise ValueError(f"{name}={value!r} must be 1 to {most}")
+    return _shrink(_shrink(_whole_photos(), h, axis=2), w, axis=3)
 
 
 def _shrink(maps: np.ndarray, size: int, axis: int) -> np.ndarray:
