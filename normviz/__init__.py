@@ -35,6 +35,7 @@ _LAZY = {
     "explore_invariance": "normviz.picture.geometry_widget",
     "explore_scaling": "normviz.picture.inside_widget",
     "draw_batches": "normviz.picture.batches",
+    "draw_histograms": "normviz.picture.histograms",
     "explore_batches": "normviz.picture.batches_widget",
     "draw_outlier": "normviz.picture.outlier",
     "explore_outlier": "normviz.picture.batches_widget",
