@@ -6,6 +6,7 @@ Runs come as plain data: a history with `.recipe.arm` and `.loss`, or a dict of 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -118,7 +119,7 @@ class Frame:
 
 
 def _number(value: float) -> str:
-    return f"{0.0 if abs(value) < 1e-12 else value:.4g}".replace("-", "−")
+    return f"{0.0 if abs(value) < 1e-12 else value:.6g}".replace("-", "−")
 
 
 def path(frame: Frame, x, y) -> np.ndarray:
@@ -171,11 +172,13 @@ def loss_curves(
     chance: float = CHANCE,
     heading: str = "Training loss",
     steps: int | None = None,
+    keyed: bool = True,
     size=(NOTEBOOK_WIDTH, 330),
 ) -> Scene:
     """Training loss over steps: every seed a thin line, the median of an arm's seeds a thick one, NaN a cross.
 
     runs: see `by_arm`.  steps: how far the axis reaches; by default to the end of the longest run.
+    keyed: with the names of the arms; several panels need them once only.
     Curves are smoothed over a fiftieth of the steps; the numbers in the alt text are not.
     """
     arms = by_arm(runs)
@@ -206,7 +209,7 @@ def loss_curves(
         places = np.linspace(len(at) * 0.06, len(at) - 1, 9).astype(int)[: len(at)]
         scene.items.append(marks(frame(at[places], middle[places]), arm))
         told.append(_tell_loss(style.name, curves))
-    scene.items += key(arms, 62 + 9 * len(heading), 48)
+    scene.items += key(arms, 62 + 9 * len(heading), 48) if keyed else []
     scene.alt = f"Training loss over {known} steps. {' '.join(told)} Chance is {chance:.2f}."
     return scene
 
@@ -360,7 +363,10 @@ def accuracy_chart(
         scene.items.append(Label(12, y + 6, regime, bold=True))
         for arm, values in arms.items():
             values = np.asarray(list(values), float)
-            mean, std = float(values.mean()), float(values.std(ddof=1)) if values.size > 1 else math.nan
+            mean, std = (
+                statistics.mean(values.tolist()),
+                float(values.std(ddof=1)) if values.size > 1 else math.nan,
+            )
             x = frame(values, 0.5)[:, 0]
             at = frame(mean, 0.5)[0]
             scene.items.append(Label(242, y + 6, style_of(arm).name, anchor="end"))
