@@ -68,9 +68,18 @@ class NotebookPage:
         """Open the notebook `name` and wait until its kernel can run cells."""
         raise NotImplementedError
 
+    def start(self) -> None:
+        """Have every cell run, and do not wait for it."""
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """Wait until all cells have run and the kernel is idle; AssertionError when one failed."""
+        raise NotImplementedError
+
     def run_all(self) -> None:
         """Run every cell, wait until all have run and the kernel is idle; AssertionError when one failed."""
-        raise NotImplementedError
+        self.start()
+        self.finish()
 
     def cell_errors(self) -> list[str]:
         """The tracebacks of the cells that failed."""
@@ -173,9 +182,12 @@ class LabPage(NotebookPage):
         self.page.wait_for_function("window.jupyterapp?.shell.currentWidget?.sessionContext")
         self.page.evaluate(LAB_READY)
 
-    def run_all(self) -> None:
+    def start(self) -> None:
         # The command ends when every cell has run or one has failed.
-        self.page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
+        self.page.evaluate("() => { window.ran = jupyterapp.commands.execute('notebook:run-all-cells'); }")
+
+    def finish(self) -> None:
+        self.page.evaluate("window.ran")
         assert not (found := self.cell_errors()), "\n".join(found)
         counts = [cell["execution_count"] for cell in self.cells() if "".join(cell["source"]).strip()]
         assert counts == list(range(1, len(counts) + 1)), f"not every cell has run: {counts}"
@@ -210,8 +222,10 @@ class ClassicPage(NotebookPage):
         # widget outputs anew; cells that run before that lose their widgets. It is done when nothing is pending.
         self.page.wait_for_function(CLASSIC_QUIET)
 
-    def run_all(self) -> None:
+    def start(self) -> None:
         self.page.evaluate("Jupyter.notebook.clear_all_output(); Jupyter.notebook.execute_all_cells()")
+
+    def finish(self) -> None:
         self.page.wait_for_function(CLASSIC_DONE, timeout=RUN_TIMEOUT_MS)
         assert not (found := self.cell_errors()), "\n".join(found)
 
