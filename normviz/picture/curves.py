@@ -38,6 +38,13 @@ ARM_STYLES = {
     "none": Style("no norm", MUTED, "star"),
     "in": Style("IN", HUES[6], "diamond"),
     "gn": Style("GN", HUES[2], "triangle"),
+    "post-norm": Style("post-norm", HUES[5], "square", dashed=True),
+    "pre-norm": Style("pre-norm", HUES[4], "circle"),
+    "post-norm+warmup": Style("post-norm, warm-up", HUES[0], "triangle"),
+    "pre-norm+warmup": Style("pre-norm, warm-up", HUES[2], "diamond"),
+    "bn-input": Style("BN on input", HUES[0], "triangle"),
+    "bn-step": Style("BN per step", HUES[6], "diamond", dashed=True),
+    "bn-padded": Style("BN with padding", HUES[1], "square"),
 }
 
 
