@@ -28,11 +28,12 @@ help:  ## this list
 setup: $(VENV)/installed  ## build .venv (the first time, or after a change of the pins)
 
 lab: $(VENV)/installed  ## open JupyterLab at notebook 01
-	$(BIN)/jupyter lab $(LAB_ARGS) $(NOTEBOOK)
+	$(BIN)/jupyter lab --ServerApp.kernel_websocket_connection_class=normviz.serving.PromptConnection \
+	    $(LAB_ARGS) $(NOTEBOOK)
 
 # Notebooks are tested on the CPU: what they store must not depend on the machine.
 test: $(VENV)/installed  ## unit, property, notebook and browser tests
-	CUDA_VISIBLE_DEVICES= $(PYTEST) tests notebooks --nbval --nbval-current-env \
+	CUDA_VISIBLE_DEVICES= NORMVIZ_RUN=short $(PYTEST) tests notebooks --nbval --nbval-current-env \
 	    --nbval-sanitize-with tests/nbval_sanitize.cfg $(PYTEST_ARGS)
 
 test-colab: $(COLAB)/installed  ## the notebooks and the explorer with Colab's versions (Python 3.11 or newer)

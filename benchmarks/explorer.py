@@ -46,11 +46,10 @@ def voxels(c=0, figure=None):
     return figure
 """
 PROBE = """selector => {
-    const root = document.querySelector(selector);
     window.took = {start: null, ms: null};
     document.addEventListener('keydown', () => { took.start = performance.now(); took.ms = null; }, true);
-    new MutationObserver(() => {
-        const start = took.start, picture = root.querySelector('img');
+    const observer = new MutationObserver(changes => {
+        const start = took.start, picture = changes[0].target.querySelector('img');
         if (start === null) return;
         const painted = () => requestAnimationFrame(() => {
             const channel = new MessageChannel();  // its message comes after the frame has been painted
@@ -58,7 +57,9 @@ PROBE = """selector => {
             channel.port2.postMessage(0);
         });
         picture ? picture.decode().then(painted, () => {}) : painted();
-    }).observe(root, {childList: true, subtree: true});
+    });
+    // A picture in layers has a root for each: whichever changes is the new picture
+    for (const root of document.querySelectorAll(selector)) observer.observe(root, {childList: true, subtree: true});
 }"""
 
 

@@ -73,12 +73,12 @@ def drawn(scene, name):
 
 
 def strokes(scene, name):
-    parts = [item.points for item in scene.items if isinstance(item, Strokes) and item.name == name]
+    parts = [item.points for item in scene.drawn if isinstance(item, Strokes) and item.name == name]
     return np.concatenate(parts)
 
 
 def texts(scene):
-    return [item.text for item in scene.items if isinstance(item, Label)]
+    return [item.text for item in scene.drawn if isinstance(item, Label)]
 
 
 def drawing(cells, *items, box=None):

@@ -34,9 +34,11 @@ def oracle(x, method, groups, cursor):
 
 
 def drawn(explorer):
-    """The pairs cell -> set in the SVG that is shown."""
-    svg = re.search(r"<svg.*?</svg>", explorer._picture.value, re.S)[0]
-    faces = [e.attrib for e in ET.fromstring(svg).iter() if "data-cell" in e.attrib]
+    """The pairs cell -> set in the SVGs that are shown; the layers of one block must not contradict each other."""
+    layers = re.findall(r"<svg.*?</svg>", explorer._backdrop.value + explorer._picture.value, re.S)
+    faces = [e.attrib for layer in layers for e in ET.fromstring(layer).iter() if "data-cell" in e.attrib]
+    if not explorer.state.compare:
+        assert len({(f["data-cell"], f["data-set"]) for f in faces}) == len({f["data-cell"] for f in faces})
     return {tuple(map(int, f["data-cell"].split(","))): int(f["data-set"]) for f in faces}
 
 

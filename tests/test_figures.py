@@ -79,9 +79,9 @@ def test_text_is_large_and_dark_enough(case, color, step, compare):
         explorer_scene(case, color=color, step=step, compare=compare),
         scene_of(case, color=color),
     ):
-        for i, item in enumerate(scene.items):
+        for i, item in enumerate(scene.drawn):
             if isinstance(item, Label) and item.text:
-                under = fill_under(scene.items[:i], item.x, item.y - 4)
+                under = fill_under(scene.drawn[:i], item.x, item.y - 4)
                 assert item.size >= TEXT == 12
                 assert contrast(item.color, under) >= 4.5, (item.text, item.color, under)
 
@@ -117,9 +117,13 @@ def test_png_shows_what_the_svg_says(case, color):
     scene = explorer_scene(case, color=color)
     image = pixels(png_bytes(figure(scene)))
     assert image.shape == (scene.height, scene.width)
-    lines = np.concatenate([item.points for item in scene.items if isinstance(item, Strokes)])
-    words = np.array([(item.x, item.y - 4) for item in scene.items if isinstance(item, Label)])
-    faces = [face for name in ("cell", "set-cell", "sheet-cell", "cursor") for face in drawn(scene, name)]
+    lines = np.concatenate([item.points for item in scene.drawn if isinstance(item, Strokes)])
+    words = np.array([(item.x, item.y - 4) for item in scene.drawn if isinstance(item, Label)])
+    faces = [
+        face
+        for name in ("cell", "set-cell", "sheet-cell", "sheet-set-cell", "cursor")
+        for face in drawn(scene, name)
+    ]
     compared = 0
     for face in faces:
         x, y = face.points.mean(axis=0)
@@ -130,7 +134,7 @@ def test_png_shows_what_the_svg_says(case, color):
         away = np.hypot(*((x, y) - nearest).T).min()
         if away < 5 or np.abs(words - (x, y)).max(axis=1).min() < 9 or face.points.max(axis=0)[0] - x < 3:
             continue
-        if fill_under(scene.items, x, y) == face.fill:
+        if fill_under(scene.drawn, x, y) == face.fill:
             assert image[int(y), int(x)] == face.fill, face
             compared += 1
     assert compared >= case.x.size / 4

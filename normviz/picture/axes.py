@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from normviz.methods import (
     title,
     torch_call,
 )
-from normviz.picture.block import block, sheet
+from normviz.picture.block import block_backdrop, block_cursor, sheet_backdrop, sheet_cursor
 from normviz.picture.charts import before_after
 from normviz.picture.colors import MUTED, SET_FILLS, value_limit
 from normviz.picture.figures import methods_scene, set_statistics
@@ -60,6 +60,7 @@ class Reading:
     cursor's set (RMSNorm: var is the mean square).  same_as: methods with the very same statistics.
     snippet: PyTorch code that does the same; deviation: its largest difference from `normalize`, just computed.
     refusal: why the method can't be computed on this tensor, or None.
+    backdrops: what was drawn already that any cursor leaves as it is.
     """
 
     labels: np.ndarray
@@ -73,6 +74,7 @@ class Reading:
     snippet: str
     deviation: float | None = None
     refusal: str | None = None
+    backdrops: dict = field(default_factory=dict, repr=False)
 
 
 def _affine(x: torch.Tensor, method: str, state: State) -> dict[str, torch.Tensor | None]:
@@ -131,14 +133,25 @@ def _one_thread():
         torch.set_num_threads(threads)
 
 
+def _at_cursor(state: State, raw: np.ndarray, labels: np.ndarray) -> dict:
+    """What a reading says of the cursor's set."""
+    centred = method_row(state.method).centred
+    size, mean, std = set_statistics(raw, labels, state.cursor, centred)
+    words = caption(state.method, raw.shape, state.groups(), state.layout, size, mean, std)
+    return {"size": size, "mean": mean, "var": std**2, "caption": words}
+
+
 @_one_thread()
-def read(x: torch.Tensor, state: State) -> Reading:
-    """Everything there is to say of tensor x (floating-point, CPU) in this state."""
-    row, shape = method_row(state.method), tuple(x.shape)
-    groups = state.groups()
+def read(x: torch.Tensor, state: State, known: Reading | None = None) -> Reading:
+    """Everything there is to say of tensor x (floating-point, CPU) in this state.
+
+    known: a reading of the same tensor in a state that differs by the cursor alone, which is most of the work.
+    """
+    if known is not None:
+        return replace(known, **_at_cursor(state, known.steps["raw"], known.labels))
+    shape, groups = tuple(x.shape), state.groups()
     labels = partition(state.method, shape, groups, state.layout)
     steps, y, refusal = all_steps(x, state.method, state)
-    size, mean, std = set_statistics(steps["raw"], labels, state.cursor, row.centred)
     code = snippet(x, state)
     deviation = None
     if y is not None:
@@ -149,12 +162,15 @@ def read(x: torch.Tensor, state: State) -> Reading:
         except ValueError as error:  # nn.GroupNorm alone turns down a tensor whose every group is one cell
             refusal = str(error)
     return Reading(
-        labels, steps, size, mean, std**2,
-        count_statistics(state.method, shape, groups, state.layout),
-        coincides_with(state.method, shape, groups, state.layout),
-        caption(state.method, shape, groups, state.layout, size, mean, std),
-        code, deviation, refusal,
-    )  # fmt: skip
+        labels=labels,
+        steps=steps,
+        count=count_statistics(state.method, shape, groups, state.layout),
+        same_as=coincides_with(state.method, shape, groups, state.layout),
+        snippet=code,
+        deviation=deviation,
+        refusal=refusal,
+        **_at_cursor(state, steps["raw"], labels),
+    )
 
 
 def scene(x: torch.Tensor, state: State, reading: Reading, *, with_caption: bool = False) -> Scene:
@@ -185,11 +201,8 @@ def _single(x: torch.Tensor, state: State, reading: Reading) -> Scene:
     limit = value_limit(reading.steps["raw"], reading.steps["affine"])
     cells = Cells.of(axes, reading.labels, values, cursor=state.cursor, color=state.color, limit=limit)
     picture = Scene(WIDTH, HEIGHT, " ".join(filter(None, (reading.caption, cells.left_out()))))
-    picture.items.append(Label(12, 18, title(state.method, state.groups()), 15, bold=True))
-    picture.items += block(cells, Box(8, 26, 404, 388))
-    picture.items += legend(cells, 14, HEIGHT - 10)
-
     right, wide = 430, WIDTH - 440
+    left_box, right_box = Box(8, 26, 404, 388), Box(right, 28, wide, 232)
     small = Cells.of(
         axes,
         reading.labels,
@@ -199,13 +212,24 @@ def _single(x: torch.Tensor, state: State, reading: Reading) -> Scene:
         limit=limit,
         drawn=sheet_window(cells),
     )
-    heading = (
-        f"Every cell, unfolded ({f'{state.step} values' if state.color == 'value' else 'coloured by set'})"
-    )
-    if small.shape != cells.shape:
-        heading += f": samples {small.start[0]}–{small.start[0] + small.shape[0] - 1} only"
-    picture.items.append(Label(right, 18, heading, bold=True))
-    picture.items += sheet(small, Box(right, 28, wide, 232))
+    where = (cells.start, small.start)  # what is drawn of a large tensor follows the cursor
+    if where not in reading.backdrops:
+        colors = f"{state.step} values" if state.color == "value" else "coloured by set"
+        heading = f"Every cell, unfolded ({colors})"
+        if small.shape != cells.shape:
+            heading += f": samples {small.start[0]}–{small.start[0] + small.shape[0] - 1} only"
+        reading.backdrops[where] = [
+            Label(12, 18, title(state.method, state.groups()), 15, bold=True),
+            Label(right, 18, heading, bold=True),
+            *block_backdrop(cells, left_box),
+            *sheet_backdrop(small, right_box),
+        ]
+    picture.backdrop = reading.backdrops[where]
+    picture.items = [
+        *block_cursor(cells, left_box),
+        *sheet_cursor(small, right_box),
+        *legend(cells, 14, HEIGHT - 10),
+    ]
     inside = reading.labels == reading.labels[state.cursor]
     hue = int(cells.hues[cells.cursor])
     picture.items += before_after(

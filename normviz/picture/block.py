@@ -108,18 +108,23 @@ def axis_label(axes: Axes, role: str) -> str:
     return f"{'·'.join(letters)}={sizes} ({', '.join(AXIS_NAMES[letter] for letter in letters)})"
 
 
-def block(cells: Cells, box: Box, *, labels: bool = True) -> list:
+def block(cells: Cells, box: Box) -> list:
     """The block of the Group Normalization paper (its figure 2): N into the depth, C to the right, positions down.
 
     Cells are coloured by set or by value.  The cursor's set is drawn as if the block were of glass: its own three
     sides and its outline lie on top, the cursor cell in bold.
     """
-    pad = 26 if labels else 4
-    inner = Box(
-        box.x + pad, box.y + 6, box.width - pad - (34 if labels else 4), box.height - (30 if labels else 12)
-    )
+    return [*block_backdrop(cells, box), *block_cursor(cells, box)]
+
+
+def _view(cells: Cells, box: Box) -> _Projection:
+    return _Projection(cells.shape, Box(box.x + 26, box.y + 6, box.width - 60, box.height - 30))
+
+
+def block_backdrop(cells: Cells, box: Box) -> list:
+    """The part of `block` that does not depend on where the cursor is."""
     n, c, p = cells.shape
-    view = _Projection(cells.shape, inner)
+    view = _view(cells, box)
     items: list = []
     quads = {}
     for face, index in _visible((0, 0, 0), (n, c, p)):
@@ -130,7 +135,12 @@ def block(cells: Cells, box: Box, *, labels: bool = True) -> list:
     items.append(Strokes(_frame(view, (0, 0, 0), (n, c, p), hidden=False), INK, 1.4, name="frame"))
     if cells.color == "set" and cells.labels.max() - cells.labels.min() < 100:
         items += _set_numbers(cells, quads)
+    return items + _axis_labels(view, cells, box)
 
+
+def block_cursor(cells: Cells, box: Box) -> list:
+    """The part of `block` that shows the cursor and its set."""
+    view, items = _view(cells, box), []
     if cells.cursor is not None:
         low, high = set_bounds(cells)
         for face, index in _visible(low, high):
@@ -144,8 +154,6 @@ def block(cells: Cells, box: Box, *, labels: bool = True) -> list:
             items += cells.faces(view.quads(face, *index), index, face, name="cursor", strong=True)
         items.append(Strokes(_frame(view, at, one, hidden=False), PAPER, 4.6, name="halo"))
         items.append(Strokes(_frame(view, at, one, hidden=False), INK, 2.6, name="cursor-outline"))
-    if labels:
-        items += _axis_labels(view, cells, box)
     return items
 
 
@@ -188,7 +196,7 @@ def _axis_labels(view: _Projection, cells: Cells, box: Box) -> list:
 def _set_numbers(cells: Cells, quads: dict[int, np.ndarray]) -> list:
     """The number of each set, once: on all the sets that a side shows first, or on none where one would not fit."""
     items, done = [], set()
-    mine = None if cells.cursor is None else cells.labels[cells.cursor]
+    shades = SET_FILLS[int(cells.cursor is not None)]
     for face, index in _visible((0, 0, 0), cells.shape):
         if face == 1:
             continue  # the slanted top has no room for upright numbers
@@ -203,53 +211,82 @@ def _set_numbers(cells: Cells, quads: dict[int, np.ndarray]) -> list:
         for i in fresh:
             k = int(names[i])
             done.add(k)
-            fill = SET_FILLS[int(mine is not None and k != mine)][face][int(cells.hues[index][first[i]])]
+            fill = shades[face][int(cells.hues[index][first[i]])]
             x, y = (low[i] + high[i]) / 2
             items.append(Label(float(x), float(y) + 4, str(k), TEXT, "middle", readable_on(fill)))
     return items
 
 
+class _Tiles:
+    """Where the unfolded cells lie: a row of tiles for each sample, a column for each channel."""
+
+    def __init__(self, cells: Cells, box: Box):
+        n, c, p = cells.shape
+        rows, columns = cells.tile
+        if rows * columns != p:  # the window cuts the positions: show them in one line
+            rows, columns = 1, p
+        head, left, gap = 18, 20, 5
+        wide, high = box.width - left, box.height - head
+        size = min(wide / c / (columns + gap / 14), high / n / (rows + gap / 14), 22.0)
+        gap = min(gap, 0.36 * size * max(rows, columns))
+        self.size = min((wide - c * gap) / c / columns, (high - n * gap) / n / rows, 22.0)
+        self.shape = (n * c, rows, columns)
+        self.step = np.array([columns, rows]) * self.size + gap
+        self.corner = np.array([box.x + left, box.y + head])
+        self.middle = np.array([columns, rows]) * self.size / 2
+
+    def corners(self, n, c, p) -> np.ndarray:
+        """Upper left corners (F, 2) of cells, given as arrays of one shape (F,)."""
+        y, x = np.divmod(p, self.shape[2])
+        return self.corner + np.stack([c, n], axis=1) * self.step + np.stack([x, y], axis=1) * self.size
+
+    def quads(self, *index) -> np.ndarray:
+        """Corners (F, 4, 2) of cells."""
+        return self.corners(*index)[:, None, :] + np.array([(0, 0), (1, 0), (1, 1), (0, 1)]) * self.size
+
+    def faces(self, cells: Cells, index, **look) -> list:
+        items = cells.faces(self.quads(*index), index, 0, **look)
+        items[0].stroke, items[0].width = PAPER, 0.5 if self.size > 5 else 0.0
+        return items
+
+
 def sheet(cells: Cells, box: Box) -> list:
     """Every cell, unfolded: a row for each sample, a column for each channel, each tile an image of H × W."""
+    return [*sheet_backdrop(cells, box), *sheet_cursor(cells, box)]
+
+
+def sheet_backdrop(cells: Cells, box: Box) -> list:
+    """The part of `sheet` that does not depend on where the cursor is."""
     n, c, p = cells.shape
-    rows, columns = cells.tile
-    if rows * columns != p:  # the window cuts the positions: show them in one line
-        rows, columns = 1, p
-    head, left, gap = 18, 20, 5
-    size = min(
-        (box.width - left) / c / (columns + gap / 14), (box.height - head) / n / (rows + gap / 14), 22.0
-    )
-    gap = min(gap, 0.36 * size * max(rows, columns))
-    size = min((box.width - left - c * gap) / c / columns, (box.height - head - n * gap) / n / rows, 22.0)
-    step = np.array([columns * size + gap, rows * size + gap])
-    corner = np.array([box.x + left, box.y + head])
-
-    index = _grid(np.arange(n), np.arange(c), np.arange(p))
-    y, x = np.divmod(index[2], columns)
-    origin = corner + np.stack([index[1] * step[0] + x * size, index[0] * step[1] + y * size], axis=1)
-    ring = np.array([(0, 0), (1, 0), (1, 1), (0, 1)]) * size
-    quads = origin[:, None, :] + ring
-    items = cells.faces(quads, index, 0, name="sheet-cell")
-    shapes = items[0]
-    shapes.stroke, shapes.width = PAPER, 0.5 if size > 5 else 0.0
-
+    tiles = _Tiles(cells, box)
+    items = tiles.faces(cells, _grid(np.arange(n), np.arange(c), np.arange(p)), name="sheet-cell")
     for k in range(c):
-        x = corner[0] + k * step[0] + columns * size / 2
-        if step[0] >= 14 or k % 4 == 0:
-            text = f"{'c' if step[0] < 34 else 'c='}{k + cells.start[1]}"
+        x = tiles.corner[0] + k * tiles.step[0] + tiles.middle[0]
+        if tiles.step[0] >= 14 or k % 4 == 0:
+            text = f"{'c' if tiles.step[0] < 34 else 'c='}{k + cells.start[1]}"
             items.append(Label(x, box.y + 11, text, TEXT, "middle", AXIS_COLORS["channel"]))
     for k in range(n):
-        y = corner[1] + k * step[1] + rows * size / 2 + 4
-        items.append(Label(corner[0] - 5, y, str(k + cells.start[0]), TEXT, "end", AXIS_COLORS["sample"]))
-    if cells.cursor is not None:
-        tiles = (n * c, rows, columns)
-        mine = (cells.labels == cells.labels[cells.cursor]).reshape(tiles)
-        outline = _outline(mine, origin.reshape(*tiles, 2), size)
-        items.append(Strokes(outline, INK, 1.8, name="set-outline"))
-        at = np.flatnonzero((cells.cursor == np.array(index).T).all(axis=1))
-        ring = np.array([quads[at[0]], np.roll(quads[at[0]], -1, axis=0)]).transpose(1, 0, 2)
-        items.append(Strokes(ring, PAPER, 4.6, name="halo"))
-        items.append(Strokes(ring, INK, 2.6, name="cursor-outline"))
+        x, y = tiles.corner[0] - 5, tiles.corner[1] + k * tiles.step[1] + tiles.middle[1] + 4
+        items.append(Label(x, y, str(k + cells.start[0]), TEXT, "end", AXIS_COLORS["sample"]))
+    return items
+
+
+def sheet_cursor(cells: Cells, box: Box) -> list:
+    """The part of `sheet` that shows the cursor and its set."""
+    if cells.cursor is None:
+        return []
+    tiles, items = _Tiles(cells, box), []
+    mine = cells.labels == cells.labels[cells.cursor]
+    if cells.color == "set":
+        items += tiles.faces(cells, np.nonzero(mine), name="sheet-set-cell", strong=True)
+    corners = tiles.corners(*_grid(*map(np.arange, cells.shape))).reshape(*tiles.shape, 2)
+    items.append(
+        Strokes(_outline(mine.reshape(tiles.shape), corners, tiles.size), INK, 1.8, name="set-outline")
+    )
+    (quad,) = tiles.quads(*(np.array([i]) for i in cells.cursor))
+    ring = np.array([quad, np.roll(quad, -1, axis=0)]).transpose(1, 0, 2)
+    items.append(Strokes(ring, PAPER, 4.6, name="halo"))
+    items.append(Strokes(ring, INK, 2.6, name="cursor-outline"))
     return items
 
 

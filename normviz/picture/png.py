@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 from normviz.picture.colors import PAPER
-from normviz.picture.scene import Label, Scene, Shapes, Strokes
+from normviz.picture.scene import Label, Raster, Scene, Shapes, Strokes
 
 DPI = 100  # at 100 dots an inch a scene's pixel is a figure's pixel
 POINTS = 72 / DPI
@@ -14,10 +14,11 @@ POINTS = 72 / DPI
 def draw(scene: Scene, ax) -> None:
     """Draw a scene on axes whose data units become the scene's pixels."""
     from matplotlib.collections import LineCollection, PolyCollection
+    from matplotlib.image import AxesImage
 
     ax.set(xlim=(0, scene.width), ylim=(scene.height, 0))
     ax.set_axis_off()
-    for order, item in enumerate(scene.items):
+    for order, item in enumerate(scene.drawn):
         if isinstance(item, Shapes):
             # An edge of the fill's own colour closes the hairlines that antialiasing leaves between faces
             edge = item.stroke if item.stroke and item.width else "face"
@@ -53,6 +54,11 @@ def draw(scene: Scene, ax) -> None:
                 weight="bold" if item.bold else "normal", rotation=item.angle, rotation_mode="anchor", zorder=order,
                 family="DejaVu Sans", parse_math=False,
             )  # fmt: skip
+        elif isinstance(item, Raster):
+            corners = (item.x, item.x + item.width, item.y + item.height, item.y)
+            image = AxesImage(ax, extent=corners, interpolation="nearest", zorder=order)
+            image.set_data(item.pixels)
+            ax.add_image(image)
 
 
 def figure(scene: Scene):

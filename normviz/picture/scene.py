@@ -67,13 +67,35 @@ class Label:
 
 
 @dataclass
+class Raster:
+    """A picture in a box: `pixels` uint8 (rows, columns, 3), every pixel a sharp rectangle; `title` is hover text."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    pixels: np.ndarray
+    title: str = ""
+
+
+@dataclass
 class Scene:
-    """A picture of `width` × `height` px with its alt text."""
+    """A picture of `width` × `height` px with its alt text.
+
+    `backdrop` lies beneath `items`: what stays as it is while the rest changes.  An explorer sends it to the browser
+    only when it is another list.
+    """
 
     width: float
     height: float
     alt: str
     items: list = field(default_factory=list)
+    backdrop: list = field(default_factory=list)
+
+    @property
+    def drawn(self) -> list:
+        """All items, from the bottom to the top."""
+        return [*self.backdrop, *self.items]
 
 
 @dataclass
@@ -151,19 +173,19 @@ class Cells:
         return f"Too large to draw in full: shown are {', '.join(parts)}." if parts else ""
 
     def faces(
-        self, points: np.ndarray, index: tuple[np.ndarray, ...], face: int, *, name: str, strong=None
+        self, points: np.ndarray, index: tuple[np.ndarray, ...], face: int, *, name: str, strong=False
     ) -> list:
-        """Shapes (and their marks) for cells `index` = (n, c, p), drawn as polygons `points` (F, 4, 2)."""
+        """Shapes (and their marks) for cells `index` = (n, c, p), drawn as polygons `points` (F, 4, 2).
+
+        strong: in the full colours of their sets, as the cursor's set; by default so where there is no cursor.
+        """
         labels, values = self.labels[index], self.values[index]
         marks = [""] * len(labels)
         if self.color == "value":
             fills, marks = value_fills(values, self.limit)
         else:
-            faded = np.zeros(len(labels), bool)
-            if strong is None and self.cursor is not None:
-                faded = labels != self.labels[self.cursor]
-            hues = self.hues[index]
-            fills = [SET_FILLS[f][face][h] for f, h in zip(faded.tolist(), hues.tolist(), strict=True)]
+            shades = SET_FILLS[int(not strong and self.cursor is not None)][face]
+            fills = [shades[hue] for hue in self.hues[index].tolist()]
         names = self.cell_names(index)
         title = " ".join(f"{letter.lower()}=%d" for letter in self.axes.letters) + ": %.4g · set %d"
         key = ",".join(["%d"] * len(self.axes.letters))
@@ -247,7 +269,7 @@ def arrange(scenes: Iterable[Scene], columns: int = 1, gap: float = 0.0) -> Scen
     for first in range(0, len(scenes), columns):
         left, row = 0.0, scenes[first : first + columns]
         for scene in row:
-            whole.items += [_moved(item, left, top) for item in scene.items]
+            whole.items += [_moved(item, left, top) for item in scene.drawn]
             whole.width = max(whole.width, left + scene.width)
             left += scene.width + gap
         whole.height = top + max(scene.height for scene in row)
@@ -256,6 +278,6 @@ def arrange(scenes: Iterable[Scene], columns: int = 1, gap: float = 0.0) -> Scen
 
 
 def _moved(item, dx: float, dy: float):
-    if isinstance(item, Label):
+    if isinstance(item, (Label, Raster)):
         return replace(item, x=item.x + dx, y=item.y + dy)
     return replace(item, points=np.asarray(item.points) + (dx, dy))

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+from base64 import b64encode
 from html import escape
 
+import numpy as np
+
 from normviz.picture.colors import PAPER
-from normviz.picture.scene import Label, Scene, Shapes, Strokes
+from normviz.picture.scene import Label, Raster, Scene, Shapes, Strokes
 
 FONT = "DejaVu Sans, Verdana, sans-serif"
 
@@ -16,11 +21,13 @@ def _shapes(item: Shapes) -> str:
         style += f' stroke="{item.stroke}" stroke-width="{item.width}"'
     if item.opacity < 1:
         style += f' opacity="{item.opacity}"'
+    if item.titles:
+        style += ' pointer-events="visiblePainted"'
     parts = [f"<g{style}>"]
     # One format a shape, not one a corner: this loop is the explorer's hot spot
     faces, corners, _ = item.points.shape
     path = '<path d="M' + "L".join(["%.1f %.1f"] * corners) + 'z" fill="%s"'
-    rows = item.points.reshape(faces, -1).tolist()
+    rows = item.points.reshape(faces, 2 * corners).tolist()
     for i, (row, fill) in enumerate(zip(rows, item.fills, strict=True)):
         parts.append(path % (*row, fill))
         if item.data:
@@ -51,15 +58,59 @@ def _label(item: Label) -> str:
     )
 
 
-_WRITERS = {Shapes: _shapes, Strokes: _strokes, Label: _label}
+def _png(pixels: np.ndarray) -> bytes:
+    """A PNG file of uint8 (rows, columns, 3), its rows unfiltered: half the time, for maps half the size of pillow's."""
+    rows, columns, _ = pixels.shape
+    lines = np.zeros((rows, 1 + 3 * columns), np.uint8)  # each begins with its filter: 0, none
+    lines[:, 1:] = pixels.reshape(rows, -1)
+    parts = {
+        b"IHDR": struct.pack(">IIBBBBB", columns, rows, 8, 2, 0, 0, 0),  # 8 bits of red, green and blue
+        b"IDAT": zlib.compress(lines.tobytes(), 1),
+        b"IEND": b"",
+    }
+    chunks = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in parts.items()
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def _raster(item: Raster) -> str:
+    return (
+        f'<image x="{item.x:.1f}" y="{item.y:.1f}" width="{item.width:.1f}" height="{item.height:.1f}"'
+        ' preserveAspectRatio="none" style="image-rendering:pixelated"'
+        f' href="data:image/png;base64,{b64encode(_png(item.pixels)).decode()}">'
+        f"<title>{escape(item.title)}</title></image>"
+    )
+
+
+_WRITERS = {Shapes: _shapes, Strokes: _strokes, Label: _label, Raster: _raster}
+
+
+def _svg(scene: Scene, items: list, attributes: str, paper: bool = True) -> str:
+    body = "".join(_WRITERS[type(item)](item) for item in items)
+    sheet = f'<rect width="100%" height="100%" fill="{PAPER}"/>' if paper else ""
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{scene.width:g}" height="{scene.height:g}"'
+        f' viewBox="0 0 {scene.width:g} {scene.height:g}" font-family="{FONT}" {attributes}>{sheet}{body}</svg>'
+    )
+
+
+def _named(scene: Scene) -> str:
+    return f'role="img" aria-label="{escape(scene.alt)}"'
 
 
 def to_svg(scene: Scene) -> str:
     """The scene as one <svg> element, its alt text as accessible name, on a background of its own."""
-    body = "".join(_WRITERS[type(item)](item) for item in scene.items)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{scene.width:g}" height="{scene.height:g}"'
-        f' viewBox="0 0 {scene.width:g} {scene.height:g}" role="img" aria-label="{escape(scene.alt)}"'
-        f' font-family="{FONT}" style="background:{PAPER}">'
-        f'<rect width="100%" height="100%" fill="{PAPER}"/>{body}</svg>'
-    )
+    return _svg(scene, scene.drawn, f'{_named(scene)} style="background:{PAPER}"')
+
+
+def backdrop_svg(scene: Scene) -> str:
+    """What the scene stands on, without a name of its own."""
+    return _svg(scene, scene.backdrop, f'aria-hidden="true" style="display:block;background:{PAPER}"')
+
+
+def front_svg(scene: Scene) -> str:
+    """The rest, to be laid over `backdrop_svg` just above it; between its cells, the mouse reaches those beneath."""
+    place = f"position:absolute;left:0;top:-{scene.height:g}px;pointer-events:none"
+    return _svg(scene, scene.items, f'{_named(scene)} style="{place}"', paper=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import replace
 from html import escape
 
 import ipywidgets as w
@@ -15,7 +16,7 @@ from normviz.picture import axes as view
 from normviz.picture.colors import AXIS_COLORS, INK, PAPER
 from normviz.picture.figures import as_array
 from normviz.picture.png import to_png
-from normviz.picture.svg import to_svg
+from normviz.picture.svg import backdrop_svg, front_svg, to_svg
 from normviz.samples import digit_features
 
 COLORS = f"background:{PAPER};color:{INK}"  # text of its own colours stays legible in a dark theme
@@ -28,12 +29,27 @@ class Explorer(w.VBox):
     """
 
     def __init__(self, rows: list[w.Widget]):
-        self._picture, self._text = w.HTML(), w.HTML()
-        super().__init__([*rows, self._picture, self._text])
+        still = w.Layout(margin="0", overflow="visible", min_width="0")
+        self._backdrop, self._picture, self._text = w.HTML(layout=still), w.HTML(layout=still), w.HTML()
+        self._stood_on: list | None = None
+        sheet = w.VBox([self._backdrop, self._picture], layout=w.Layout(overflow="auto hidden"))
+        super().__init__([*rows, sheet, self._text])
 
     def _paint(self, scene, more: str = "") -> None:
-        """Show a scene, under it its caption (which is the alt text too) and `more` HTML."""
-        self._picture.value = f'<div style="background:{PAPER};overflow-x:auto">{to_svg(scene)}</div>'
+        """Show a scene, under it its caption (which is the alt text too) and `more` HTML.
+
+        Its backdrop goes to the browser only when it is another one: most of a picture's parts are in there, and
+        parsing and painting them is most of the time between a key and the new picture.
+        """
+        if scene.backdrop is not self._stood_on:
+            self._stood_on = scene.backdrop
+            self._backdrop.value = (
+                f'<div style="background:{PAPER}">{backdrop_svg(scene)}</div>' if scene.backdrop else ""
+            )
+        if scene.backdrop:
+            self._picture.value = f'<div style="position:relative;height:0">{front_svg(scene)}</div>'
+        else:
+            self._picture.value = f'<div style="background:{PAPER}">{to_svg(scene)}</div>'
         self._text.value = (
             f'<div style="{COLORS};padding:6px 12px;line-height:1.45;max-width:940px">'
             f'<p role="status" aria-live="polite">{escape(scene.alt)}</p>{more}</div>'
@@ -137,6 +153,7 @@ class AxesExplorer(Explorer):
         start = tuple(min(size, want) for size, want in zip(largest, self._first_sizes(), strict=True))
         self.state = view.default_state(start, layout, method)
         self._chosen_groups = self.state.num_groups
+        self._known = None  # the sizes and the state that was read in full
         self.controls: dict[str, w.Widget] = {}
         super().__init__(self._build(largest, start))
         for control in self.controls.values():
@@ -232,6 +249,8 @@ class AxesExplorer(Explorer):
             axes = axes_of(sizes, self.state.layout)
             for letter, size in zip(self._letters, sizes, strict=True):
                 cursor = controls[letter.lower()]
+                if size == cursor.max + 1 and not cursor.disabled:
+                    continue
                 with cursor.hold_sync():
                     cursor.value = min(cursor.value, size - 1)
                     cursor.max, cursor.disabled = max(size - 1, 1), size == 1
@@ -254,8 +273,13 @@ class AxesExplorer(Explorer):
             layout=self.state.layout,
             **{name: controls[name].value for name in ("color", "step", "eps", "gamma", "beta", "compare")},
         )
-        self.x = torch.from_numpy(self._take(sizes))
-        self.reading = view.read(self.x, self.state)
+        apart_from_cursor = (sizes, replace(self.state, cursor=()))
+        if apart_from_cursor != self._known:
+            self._known = apart_from_cursor
+            self.x = torch.from_numpy(self._take(sizes))
+            self.reading = view.read(self.x, self.state)
+        else:
+            self.reading = view.read(self.x, self.state, self.reading)
         scene = view.scene(self.x, self.state, self.reading)
         self._paint(scene, self._words())
 

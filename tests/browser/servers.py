@@ -29,6 +29,7 @@ LAB = [
     "--IdentityProvider.token=",
     "--ServerApp.password=",
     "--ServerApp.ip=127.0.0.1",
+    "--ServerApp.kernel_websocket_connection_class=normviz.serving.PromptConnection",  # as `make lab` does
 ]
 # The classic notebook 6.5 has its own spelling of the same.
 CLASSIC = [
@@ -70,6 +71,7 @@ def environment(home: Path) -> dict[str, str]:
             "PYTHONPATH": str(ROOT),
             "PIP_NO_INDEX": "1",  # a notebook that would install something fails
             "CUDA_VISIBLE_DEVICES": "",
+            "NORMVIZ_RUN": "short",  # notebook 08 trains for seconds, not minutes
         }
     )
 
