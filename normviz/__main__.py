@@ -1,4 +1,4 @@
-"""`python -m normviz images | train | study | claims | doctor`: what the notebooks do, from a shell."""
+"""`python -m normviz images | train | study | bench | claims | doctor`: what the notebooks do, from a shell."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ def lab(command: str):
     run.__doc__ = {
         "train": "Train one recipe, with checkpoints.",
         "study": "Run a named study, resumable.",
+        "bench": "Time what norm layers cost on this machine.",
     }[command]
     return run
 
@@ -85,6 +86,7 @@ COMMANDS = {
     "images": images,
     "train": lab("train"),
     "study": lab("study"),
+    "bench": lab("bench"),
     "claims": claims,
     "doctor": doctor,
 }

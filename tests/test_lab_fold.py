@@ -49,7 +49,9 @@ def norms(model):
     dtype=st.sampled_from(list(CLOSE)),
     seed=st.integers(0, 2**31 - 1),
 )
-def test_the_folded_network_gives_the_same_answers(arm, ffn, depth, heads, head_width, ratio, patch, dtype, seed):
+def test_the_folded_network_gives_the_same_answers(
+    arm, ffn, depth, heads, head_width, ratio, patch, dtype, seed
+):
     width = heads * head_width
     model = ViT(arm, ffn=ffn, depth=depth, width=width, heads=heads, ffn_ratio=ratio, patch=patch, seed=seed)
     model = lived_in(model, seed).to(dtype).eval()
@@ -64,8 +66,15 @@ def test_the_folded_network_gives_the_same_answers(arm, ffn, depth, heads, head_
 @pytest.mark.parametrize("arm", FOLDABLE)
 def test_a_trained_network_is_folded_exactly(arm, ffn):
     images, kept = load_images("digits"), []
-    recipe = preset("tame", arm, ffn=ffn, depth=4, steps=30, warmup=5, eval_every=30)
-    train(recipe, images=images, device="cpu", progress=False, probes=False, on_batch=lambda s, m, x, b: kept.append(m))
+    recipe = preset("tame", arm, ffn=ffn, depth=2, steps=20, warmup=5, eval_every=20)
+    train(
+        recipe,
+        images=images,
+        device="cpu",
+        progress=False,
+        probes=False,
+        on_batch=lambda s, m, x, b: kept.append(m),
+    )
     model, x = kept[-1], images.standardise(images.test_x[:64])
     assert model.training  # as the training left it
     folded = fold(model)
@@ -83,7 +92,9 @@ def test_the_model_stays_as_it_was():
     with torch.no_grad():
         for parameter in folded.parameters():
             parameter.zero_()  # nothing is shared
-    assert model.training and all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert model.training and all(
+        torch.equal(value, before[key]) for key, value in model.state_dict().items()
+    )
     assert len(norms(model)) == 2 * (3 * 2 + 1)  # each BatchNorm within a turn
 
 

@@ -1,4 +1,4 @@
-"""`python -m normviz train` and `python -m normviz study`."""
+"""`python -m normviz train`, `study` and `bench`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from normviz.lab.recipe import PRESETS, Recipe, preset
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs ["train", …] or ["study", …], the words after `python -m normviz`; returns the exit code."""
+    """Runs ["train", …], ["study", …] or ["bench", …], the words after `python -m normviz`; returns the exit code."""
     arguments = _parser().parse_args(argv)
     # Only the errors that tell a user what to change; anything else is a bug and keeps its traceback
     from normviz.lab.checkpoint import CheckpointError
@@ -55,6 +55,14 @@ def _parser() -> argparse.ArgumentParser:
         "--jobs", type=int, metavar="N", help="runs at a time (default: one per core, one on a GPU)"
     )
 
+    bench = commands.add_parser("bench", help="what norms cost here: layers and whole networks, timed in turn")
+    bench.set_defaults(run=_bench)
+    bench.add_argument("--device", help="cpu, cuda, … (default: the GPU if there is one)")
+    bench.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: as torch chooses)")
+    bench.add_argument("--results", type=Path, default=Path("results"), metavar="FOLDER")
+    bench.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    bench.add_argument("--quick", action="store_true", help="small sizes, few rounds: to see that it works")
+
     for command in (train, study):
         command.add_argument("--device", help="cpu, cuda, … (default: the GPU if there is one)")
         command.add_argument("--data-folder", type=Path, help="an unpacked cifar-10-batches-bin")
@@ -83,6 +91,27 @@ def _train(arguments) -> int:
     print(f"{recipe.name} {recipe.arm} seed {recipe.seed}: {found.kind} ({found.why})")
     if history.meta["stopped"] is not None:
         print(f"stopped after {history.meta['stopped']} of {recipe.steps} steps")
+    return 0
+
+
+def _bench(arguments) -> int:
+    import torch
+
+    from normviz.lab.cost import measure_costs, save_costs
+
+    if arguments.threads is not None and arguments.threads < 1:
+        raise ValueError(f"--threads {arguments.threads} must be at least 1")
+    if not arguments.results.is_dir():
+        raise FileNotFoundError(f"--results {arguments.results}: there is no such folder")
+    record = measure_costs(
+        device=arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        number_of_threads=arguments.threads,
+        compiled=not arguments.no_compile,
+        quick=arguments.quick,
+    )
+    if record["not_compiled"]:
+        print(f"not compiled: {record['not_compiled']}")
+    print(f"recorded in {save_costs(record, arguments.results)}")
     return 0
 
 

@@ -35,7 +35,9 @@ def fold(model: ViT) -> ViT:
     BatchNorm with running statistics (LayerNorm, RMSNorm, a Cap behind the BatchNorm).
     """
     if not isinstance(model, ViT):
-        raise TypeError(f"model={type(model).__name__} cannot be folded as a whole; it takes a normviz.lab.ViT")
+        raise TypeError(
+            f"model={type(model).__name__} cannot be folded as a whole; it takes a normviz.lab.ViT"
+        )
     folded = copy.deepcopy(model).eval()
     for i, block in enumerate(folded.blocks):
         block.norm1 = _absorb(block.norm1, block.attention.qkv, f"blocks[{i}].norm1")
@@ -55,7 +57,9 @@ def fold_into(linear: nn.Linear, norm: nn.Module) -> nn.Linear:
     """
     scale, shift = _line(norm, "norm")
     if len(scale) != linear.in_features:
-        raise ValueError(f"norm has {len(scale)} features, linear takes {linear.in_features}: they must agree")
+        raise ValueError(
+            f"norm has {len(scale)} features, linear takes {linear.in_features}: they must agree"
+        )
     weight = linear.weight.double()  # (out, D); rounded once, at the end
     bias = weight @ shift if linear.bias is None else linear.bias.double() + weight @ shift
     folded = copy.deepcopy(linear)

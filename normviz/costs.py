@@ -1,0 +1,126 @@
+"""What a normalization layer has to do: bytes, operations and calls, counted; and how long that should take.
+
+A layer is a row of `LAYERS`; everything else follows from its numbers.  The time is a roofline (Williams, Waterman &
+Patterson 2009, doi:10.1145/1498765.1498785) with one more term, since a call costs something before it does anything:
+
+    seconds = call + max(bytes / bandwidth, operations / rate).
+
+Pure Python: the pictures use it without torch, the lab calibrates it on a machine (`normviz.lab.calibrate`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple
+
+
+class Layer(NamedTuple):
+    """Work on N tokens of D features, all counted for the layer in evaluation and one pass over memory.
+
+    per_cell, per_token, per_feature: operations for each of the N·D cells, N tokens, D features; per_weight: for each
+    of 3·D² weights; moved: cells read and written, in units of N·D; token_numbers, feature_numbers, weights: numbers
+    read or written besides, for each token, each feature, each of D² weights.
+    """
+
+    name: str
+    per_cell: int = 0
+    per_token: int = 0
+    per_feature: int = 0
+    per_weight: int = 0
+    moved: int = 2
+    token_numbers: int = 0
+    feature_numbers: int = 0
+    weights: int = 0
+    statistics: str = "0"
+    about: str = ""
+
+    def operations(self, tokens: int, width: int) -> int:
+        cells = self.per_cell * tokens * width + self.per_token * tokens + self.per_feature * width
+        return cells + self.per_weight * tokens * width**2
+
+    def bytes(self, tokens: int, width: int, itemsize: int = 4) -> int:
+        numbers = self.moved * tokens * width + self.token_numbers * tokens + self.feature_numbers * width
+        return itemsize * (numbers + self.weights * width**2)
+
+
+LAYERS: Mapping[str, Layer] = MappingProxyType(
+    {
+        # mean, centre, square, mean, divide, γ, β; ε and the root once a token, which also keeps its mean and σ
+        "ln": Layer("LayerNorm", 7, per_token=2, token_numbers=2, feature_numbers=2, statistics="2N",
+                    about="computes two statistics for every token, every time"),
+        # s and t once a feature (five operations), then one multiplication and one addition a cell
+        "bn": Layer("BatchNorm, evaluation", 2, per_feature=5, feature_numbers=4,
+                    about="looks two stored statistics up for every feature"),
+        "line": Layer("the same as s·x + t", 2, feature_numbers=2, about="one call that multiplies and adds"),
+        "folded": Layer("BatchNorm, folded", moved=0, about="does nothing: it is part of the next Linear"),
+        "linear": Layer("the Linear behind it (D → 3D)", per_weight=6, moved=4, feature_numbers=3, weights=3,
+                        about="what a norm is read beside: the queries, keys and values"),
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a calibration found.
+
+    call: seconds that a call of each layer takes before it does anything; bandwidth: (bytes moved, bytes per second)
+    of copies of growing size, from cache to memory; vector, matrix: operations per second.
+    """
+
+    call: Mapping[str, float]
+    bandwidth: tuple[tuple[float, float], ...]
+    vector: float
+    matrix: float
+
+    def bandwidth_at(self, moved: float) -> float:
+        """Bytes per second when `moved` bytes are touched: between two calibrated sizes along the logarithm."""
+        sizes = [size for size, _ in self.bandwidth]
+        if moved <= sizes[0]:
+            return self.bandwidth[0][1]
+        for (low, slow), (high, fast) in zip(self.bandwidth, self.bandwidth[1:], strict=False):
+            if moved <= high:
+                share = math.log(moved / low) / math.log(high / low)
+                return slow ** (1 - share) * fast**share
+        return self.bandwidth[-1][1]
+
+    @classmethod
+    def from_dict(cls, values: Mapping) -> Machine:
+        bandwidth = tuple((size, rate) for size, rate in values["bandwidth"])
+        return cls(dict(values["call"]), bandwidth, values["vector"], values["matrix"])
+
+
+class Prediction(NamedTuple):
+    """Seconds of the three parts; memory and arithmetic overlap."""
+
+    call: float
+    memory: float
+    arithmetic: float
+
+    @property
+    def seconds(self) -> float:
+        return self.call + max(self.memory, self.arithmetic)
+
+    @property
+    def bound(self) -> str:
+        """Which part decides: "call", "memory" or "arithmetic"; "nothing" for a layer that is gone."""
+        return max(self._fields, key=lambda name: getattr(self, name)) if self.seconds else "nothing"
+
+
+def predict(kind: str, tokens: int, width: int, machine: Machine) -> Prediction:
+    """How long one call of a layer of `LAYERS` on (tokens, width) float32 cells should take.
+
+    Raises ValueError for an unknown layer or sizes below 1.
+    """
+    if kind not in LAYERS:
+        raise ValueError(f"kind={kind!r} is unknown; it takes one of {', '.join(LAYERS)}")
+    if tokens < 1 or width < 1:
+        raise ValueError(f"tokens={tokens!r}, width={width!r} must be integers >= 1")
+    layer = LAYERS[kind]
+    moved, operations = layer.bytes(tokens, width), layer.operations(tokens, width)
+    if not moved:
+        return Prediction(0.0, 0.0, 0.0)
+    rate = machine.matrix if layer.per_weight else machine.vector
+    return Prediction(machine.call[kind], moved / machine.bandwidth_at(moved), operations / rate)
