@@ -39,6 +39,10 @@ _LAZY = {
     "explore_batches": "normviz.picture.batches_widget",
     "draw_outlier": "normviz.picture.outlier",
     "explore_outlier": "normviz.picture.batches_widget",
+    "draw_ink": "normviz.picture.ink",
+    "draw_padding": "normviz.picture.ink",
+    "draw_time": "normviz.picture.sequences",
+    "explore_time": "normviz.picture.sequences_widget",
     "lab": "normviz.lab",
 }
 

@@ -102,10 +102,23 @@ STUDIES = MappingProxyType(
         ),
         "sequences": Study(
             "a GRU over the ink of digits: lengths as in training, and longer than any in training",
-            _grid(["gru", "gru-longer"], ("ln", "bn-input", "bn-step", "bn", "none", "bn-padded"), 3),
+            _grid(["gru", "gru-longer"], ("ln", "bn-input", "bn-step", "bn", "none", "bn-padded"), 5),
         ),
     }
 )  # fmt: skip
+
+
+#: The regimes of the crash in words, in the order in which they are told.
+REGIMES = MappingProxyType(
+    {
+        "tame": "GELU, plain digits",
+        "heavy": "GELU, contrast jitter",
+        "deep": "GELU, jitter, depth 32",
+        "swiglu": "SwiGLU",
+        "swiglu-deep": "SwiGLU, depth 24",
+        "midrun": "SwiGLU, jitter from half time",
+    }
+)
 
 
 def results_folder() -> Path:
