@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from normviz.lab.history import write_atomic
+from normviz.lab.study import REGIMES, load_study
 from normviz.picture.colors import MUTED
 from normviz.picture.curves import accuracy_chart, key, loss_curves, style_of
 from normviz.picture.figures import NOTEBOOK_WIDTH, block_scene, methods_scene
@@ -37,7 +38,6 @@ def explorer() -> Scene:
 
 def _record(study: str) -> tuple[list, str]:
     """A study's runs, all seeds, and in words how many of each arm trained."""
-    from normviz.lab import load_study
     from normviz.lab.claims import share
 
     runs = load_study(study)
@@ -49,13 +49,8 @@ def _record(study: str) -> tuple[list, str]:
 def loss_of_three_arms() -> Scene:
     """The article's loss curves: where BN for LN is harmless, where it crashes, and what FFN-BN does about it."""
     panels = []
-    for study, regime in (
-        ("tame", "GELU, plain digits"),
-        ("deep", "GELU, depth 32, jitter"),
-        ("swiglu", "SwiGLU"),
-        ("midrun", "SwiGLU, jitter from half"),
-    ):
-        runs, counts = _record(study)
+    for study in ("tame", "deep", "swiglu", "midrun"):
+        (runs, counts), regime = _record(study), REGIMES[study]
         panel = loss_curves(runs, heading=regime, keyed=False, size=(NOTEBOOK_WIDTH / 2, 290))
         panel.items.append(Label(panel.width - 20, 30, counts, anchor="end", color=MUTED))
         panel.alt = f"{regime}, {counts}. {panel.alt}"
@@ -74,15 +69,9 @@ def layer_against_batch_norm() -> Scene:
         digit_features(4, 6, 4, 4), ("batch", "layer_token"), panel=(NOTEBOOK_WIDTH / 2, 300)
     )
     accuracies: dict[str, dict[str, list[float]]] = {}
-    for study, regime in (
-        ("tame", "GELU, plain digits"),
-        ("heavy", "GELU, contrast jitter"),
-        ("deep", "GELU, jitter, depth 32"),
-        ("swiglu", "SwiGLU"),
-        ("midrun", "SwiGLU, jitter from half"),
-    ):
+    for study in ("tame", "heavy", "deep", "swiglu", "midrun"):
         runs, _ = _record(study)
-        accuracies[regime] = {
+        accuracies[REGIMES[study]] = {
             arm: [run.evals[-1]["accuracy"] for run in runs if run.recipe.arm == arm] for arm in ("ln", "bn")
         }
     return arrange(

@@ -7,6 +7,7 @@ its function, never written down by hand.  Notebook 08 prints the ledger, the RE
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -18,7 +19,7 @@ from normviz.functional import torch_layer
 from normviz.lab.cost import NETWORK_NAMES, load_costs
 from normviz.lab.dependence import computed_sets, moved_by_company
 from normviz.lab.history import History
-from normviz.lab.study import load_study, results_folder
+from normviz.lab.study import REGIMES, load_study, results_folder
 from normviz.lab.verdicts import verdict
 from normviz.methods import count_statistics
 from normviz.samples import digit_features
@@ -133,13 +134,8 @@ def _unmeasured(chapter: str) -> Callable[[Runs], Finding]:
 
 def _crash(runs: Runs) -> Finding:
     parts, failed = [], {}
-    for study, regime in (
-        ("tame", "GELU, tame digits"),
-        ("heavy", "GELU, contrast jitter"),
-        ("swiglu", "SwiGLU"),
-        ("midrun", "SwiGLU, jitter from half time"),
-    ):
-        ln, bn = runs(study, "ln"), runs(study, "bn")
+    for study in ("tame", "heavy", "swiglu", "midrun"):
+        ln, bn, regime = runs(study, "ln"), runs(study, "bn"), REGIMES[study]
         failed[regime] = len(bn) - trained(bn) > len(ln) - trained(ln)
         parts.append(f"{regime}: LN {share(ln)}, BN {share(bn)}")
     return judge(failed, f"runs that trained: {'; '.join(parts)}")
@@ -209,6 +205,20 @@ def _speed(runs: Runs) -> Finding:
     return Finding(ONLY_IF, numbers, "once BN is folded away") if found.verdict == NOT and at_hand else found
 
 
+def _legacy(runs: Runs) -> Finding:
+    """LN would be no more than a legacy if BN with FFN-BN did as well wherever LN does, at a user's evaluation too."""
+    parts, replaced = [], {}
+    for study in ("tame", "heavy", "deep", "swiglu", "midrun"):
+        ln, cure = runs(study, "ln"), runs(study, "bn+ffnbn")
+        mean = [statistics.mean(accuracies(found)) for found in (ln, cure)]
+        blown = sum(not math.isfinite(run.evals[-1]["loss"]) for run in cure)
+        as_often = trained(cure) >= trained(ln)
+        replaced[REGIMES[study]] = as_often and mean[1] >= mean[0] - 0.02 and not blown
+        fault = f", {blown} with a test loss that is not finite" if blown else ""
+        parts.append(f"{REGIMES[study]}: LN {share(ln)}, FFN-BN {share(cure)}{fault}")
+    return judge(replaced, f"runs that trained: {'; '.join(parts)}; no text was trained on")
+
+
 CLAIMS = (
     Claim("LayerNorm along C (or the embedding) has 2NHW statistics.", "01_axes", _counts),
     Claim("LN computes its statistics in inference too, BN fixes them.", "03_layer_norm", _at_inference),
@@ -218,6 +228,7 @@ CLAIMS = (
     Claim("A BN between the FFN's two linear layers cures it.", "08_loss_crash", _cure),
     Claim("The cured network is as accurate as the LN one.", "08_loss_crash", _level),
     Claim("All of this in one GELU network: BN fails, FFN-BN is level with LN.", "08_loss_crash", _deep),
+    Claim("So LN in ViT is a legacy of text transformers.", "08_loss_crash", _legacy),
     Claim("The BN network is about 20 % faster in inference.", "06_what_statistics_cost", _speed),
 )
 
