@@ -46,7 +46,7 @@ def digit_features(n: int = 4, c: int = 8, h: int = SIDE, w: int = SIDE) -> np.n
         if not 1 <= value <= most:
             raise ValueError(f"{name}={value!r} must be 1 to {most}")
     maps = filter_maps(np.pad(digit_images(n), ((0, 0), (1, 1), (1, 1))), c)
-    return _shrink(_shrink(maps, h, axis=2), w, axis=3)
+    return shrink(shrink(maps, h, axis=2), w, axis=3)
 
 
 def filter_maps(images: np.ndarray, c: int = 8) -> np.ndarray:
@@ -79,10 +79,10 @@ def photos(h: int = 96, w: int = 144) -> np.ndarray:
     for name, value, most in (("h", h, 427), ("w", w, 640)):
         if not 1 <= value <= most:
             raise ValueError(f"{name}={value!r} must be 1 to {most}")
-    return _shrink(_shrink(_whole_photos(), h, axis=2), w, axis=3)
+    return shrink(shrink(_whole_photos(), h, axis=2), w, axis=3)
 
 
-def _shrink(maps: np.ndarray, size: int, axis: int) -> np.ndarray:
+def shrink(maps: np.ndarray, size: int, axis: int) -> np.ndarray:
     """Average over `size` even stretches of an axis (adaptive average pooling)."""
     if maps.shape[axis] == size:
         return maps

@@ -25,7 +25,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 RUNTIME = [Requirement(text) for text in PROJECT["dependencies"]]
 EXTRAS = [Requirement(text) for extra in PROJECT["optional-dependencies"].values() for text in extra]
 CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib"}
-IMPORT_NAMES = {"scikit-learn": "sklearn", "pillow": "PIL"}
+IMPORT_NAMES = {"scikit-learn": "sklearn"}
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

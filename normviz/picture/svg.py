@@ -59,7 +59,7 @@ def _label(item: Label) -> str:
 
 
 def _png(pixels: np.ndarray) -> bytes:
-    """A PNG file of uint8 (rows, columns, 3), its rows unfiltered: half the time, for maps half the size of pillow's."""
+    """A PNG file of uint8 (rows, columns, 3), rows unfiltered: less than half the time that pillow takes."""
     rows, columns, _ = pixels.shape
     lines = np.zeros((rows, 1 + 3 * columns), np.uint8)  # each begins with its filter: 0, none
     lines[:, 1:] = pixels.reshape(rows, -1)
