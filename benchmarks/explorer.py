@@ -22,9 +22,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
+from playwright.sync_api import TimeoutError
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
+
+from browser.chromium import find_chromium, launch  # noqa: E402 (the tests are no package)
+from browser.pages import LabPage  # noqa: E402
+from browser.servers import LAB, jupyter, write_settings  # noqa: E402
 
 SHAPE = (4, 8, 4, 4)
 #: The same block as voxels; also the source of the notebook cell that is measured in the browser
@@ -95,59 +100,67 @@ def in_python(rounds: int = 40) -> dict:
     return {"scene_and_svg": summary(ours[2:]), "voxels_draw": summary(theirs[1:])}
 
 
-def in_browser(presses: int = 120) -> dict:
-    """From keydown to paint, for the explorer and for `interact` around the voxels."""
-    from browser.chromium import find_chromium, launch
-    from browser.pages import LabPage
-    from browser.servers import LAB, jupyter, write_settings
+PICTURE = ".widget-html-content:has(svg)"
+#: What a reader may turn: the cell that makes it, where its picture is, the slider that is moved
+CELLS = {
+    "axes": ("nv.explore_axes(method='layer_token')", PICTURE, "cursor c"),
+    "slider to HTML": (
+        "import ipywidgets as w\nslider, text = w.IntSlider(3, 0, 7, description='c'), w.HTML('<svg></svg>')\n"
+        "def follow(change):\n    text.value = f'<svg data-c={change[\"new\"]}></svg>'\n"
+        "slider.observe(follow, 'value')\nw.VBox([slider, text])",
+        PICTURE,
+        "c",
+    ),
+    "interact": (
+        VOXELS + "import ipywidgets as w\nfrom IPython.display import Image, display\nimport io\n"
+        "def show(c=0):\n    b = io.BytesIO(); voxels(c).savefig(b, format='png'); display(Image(b.getvalue()))\n"
+        "w.interact(show, c=w.IntSlider(3, 0, 7, description='c'));",
+        ".widget-output",
+        "c",
+    ),
+}
 
-    cells = {
-        "explorer": (
-            "import normviz as nv\nnv.explore_axes(method='layer_token')",
-            ".widget-html-content:has(svg)",
-            "cursor c",
-        ),
-        "interact": (
-            VOXELS + "import ipywidgets as w\nfrom IPython.display import Image, display\nimport io\n"
-            "def show(c=0):\n    b = io.BytesIO(); voxels(c).savefig(b, format='png'); display(Image(b.getvalue()))\n"
-            "w.interact(show, c=w.IntSlider(0, 0, 7, description='c'));",
-            ".widget-output",
-            "c",
-        ),
-    }
+
+def in_browser(names, presses: int = 120, options=LAB) -> dict:
+    """From keydown to paint, for what is in CELLS, in a JupyterLab started with these options."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         home, notebooks = Path(folder, "home"), Path(folder, "notebooks")
         home.mkdir(), notebooks.mkdir()
         write_settings(home)
-        for name, (source, _, _) in cells.items():
-            notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
-            notebook.metadata["kernelspec"] = {
-                "name": "python3",
-                "display_name": "Python 3",
-                "language": "python",
-            }
-            nbformat.write(notebook, notebooks / f"{name}.ipynb")
-        with launch(find_chromium()) as browser, jupyter(LAB, notebooks, home) as address:
-            for name, (_, selector, slider) in cells.items():
+        for i, name in enumerate(names):
+            notebook = nbformat.v4.new_notebook(
+                cells=[nbformat.v4.new_code_cell("import normviz as nv\n" + CELLS[name][0])]
+            )
+            kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+            notebook.metadata["kernelspec"] = kernel
+            nbformat.write(notebook, notebooks / f"{i}.ipynb")
+        with launch(find_chromium()) as browser, jupyter(options, notebooks, home) as address:
+            for i, name in enumerate(names):
                 page = LabPage(browser, address)
-                page.open(f"{name}.ipynb")
+                page.open(f"{i}.ipynb")
                 page.run_all()
-                page.page.wait_for_selector(selector)
-                page.page.wait_for_timeout(2000)
-                page.page.evaluate(PROBE, selector)
-                times = []
-                for i in range(presses if name == "explorer" else presses // 6):
-                    page.press(slider, "ArrowRight" if i // 4 % 2 else "ArrowLeft")
-                    try:
-                        page.page.wait_for_function("took.ms !== null", timeout=8000, polling=20)
-                    except Exception:  # the slider stood at its end: nothing to redraw
-                        continue
-                    times.append(page.page.evaluate("took.ms") / 1000)
-                    page.page.wait_for_timeout(60)
-                found[name] = summary(times[3:])
+                count = presses // 6 if name == "interact" else presses
+                found[name] = summary(press_and_wait(page, *CELLS[name][1:], count)[3:])
                 page.close()
     return found
+
+
+def press_and_wait(page, selector: str, slider: str, presses: int) -> list[float]:
+    """Seconds from keydown to paint; four steps one way, four the other."""
+    page.page.wait_for_selector(selector)
+    page.page.wait_for_timeout(2000)
+    page.page.evaluate(PROBE, selector)
+    times = []
+    for i in range(presses):
+        page.press(slider, "ArrowRight" if i // 4 % 2 else "ArrowLeft")
+        try:
+            page.page.wait_for_function("took.ms !== null", timeout=8000, polling=20)
+        except TimeoutError:  # the slider stood at its end: nothing to redraw
+            continue
+        times.append(page.page.evaluate("took.ms") / 1000)
+        page.page.wait_for_timeout(60)
+    return times
 
 
 def importing(rounds: int = 7) -> dict:
@@ -166,24 +179,44 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "explorer_latency.json")
     options = parser.parse_args()
-    python, browser = in_python(), in_browser()
+    load = os.getloadavg()[0]
+    python = in_python()
+    prompt = in_browser(list(CELLS))
+    # Jupyter Server as it comes, without `make lab`'s connection
+    plain = in_browser(["axes", "slider to HTML"], options=[o for o in LAB if "connection_class" not in o])
     record = {
         "shape": SHAPE,
         "python": python,
-        "browser": browser,
+        "browser": prompt,
+        "browser, JupyterLab as it comes": plain,
         "import": importing(),
         "ratios": {
-            "voxels_draw / scene_and_svg": python["voxels_draw"]["median_ms"]
-            / python["scene_and_svg"]["median_ms"],
-            "interact / explorer": browser["interact"]["median_ms"] / browser["explorer"]["median_ms"],
+            "voxels_draw / scene_and_svg": ratio(python, "voxels_draw", "scene_and_svg"),
+            "interact / axes": ratio(prompt, "interact", "axes"),
         },
-        "machine": {"cores": os.cpu_count(), "load": os.getloadavg()[0], "python": platform.python_version()},
+        "machine": {"cores": os.cpu_count(), "load": load, "python": platform.python_version()},
         "versions": {
             name: version(name) for name in ("numpy", "torch", "matplotlib", "ipywidgets", "jupyterlab")
         },
     }
     options.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(record, indent=1))
+    print(table(record))
+
+
+def ratio(record: dict, slow: str, fast: str) -> float:
+    return round(record[slow]["median_ms"] / record[fast]["median_ms"], 1)
+
+
+def table(record: dict) -> str:
+    """The record as lines of text."""
+    lines = [f"{'':44} {'median':>9} {'p95':>9} {'n':>5}"]
+    for part in ("python", "browser", "browser, JupyterLab as it comes"):
+        for name, found in record[part].items():
+            label = f"{part}: {name}"
+            lines.append(f"{label:44} {found['median_ms']:6.1f} ms {found['p95_ms']:6.1f} ms {found['n']:5}")
+    lines.append(f"{'import normviz':44} {record['import']['median_ms']:6.1f} ms")
+    lines += [f"{name:44} {value:6.1f} x" for name, value in record["ratios"].items()]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
