@@ -21,10 +21,13 @@ METRICS = {
     "hidden_rms": "root mean square of the FFN's hidden values, before FFN-BN",
     "hidden_max": "largest magnitude of the same",
     "ffn_rms": "root mean square of what the FFN adds to the stream",
-    "attention_entropy": "mean entropy of the attention weights, in nats; ln T is uniform attention",
+    "attention_entropy": "mean entropy of attention over the batch's first 16 images, in nats; ln T is uniform",
     "running_gap": "median over features of |ln(running / batch variance)| at norm2; NaN without BatchNorm",
     "grad_norm": "norm of the gradient of the block's parameters",
 }
+
+ENTROPY_IMAGES = 16
+MOMENTUM = 0.1  # of every BatchNorm of the lab
 
 
 def outlier_bound(tokens: int) -> float:
@@ -45,11 +48,11 @@ def outlier_ratio(x: Tensor) -> Tensor:
 
 
 def attention_entropy(q: Tensor, k: Tensor) -> Tensor:
-    """Mean entropy, in nats, of softmax(q·kᵀ/√d); q and k: (B, heads, T, d)."""
+    """Mean entropy, in nats, of softmax(q·kᵀ/√d); q and k: (…, B, heads, T, d), the mean is over B, heads and T."""
     q, k = q.detach().float(), k.detach().float()
-    scores = q.mul(q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # (B, heads, T, T)
+    scores = q.mul(q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # (…, B, heads, T, T)
     logs = scores.log_softmax(-1)
-    return torch.dot(logs.exp().flatten(), logs.flatten()).neg_() / logs[..., 0].numel()
+    return logs.exp().mul_(logs).sum(-1).mean((-3, -2, -1)).neg_()
 
 
 def batch_norm_of(module: nn.Module) -> nn.BatchNorm1d | None:
@@ -64,6 +67,9 @@ class Probe:
         loss = ...
     loss.backward()
     probe.record(step)
+
+    A hook takes down as little as it can; `record` makes the numbers of all blocks at once.  What a probe costs is
+    mostly the number of its operations, each of which is small.
     """
 
     def __init__(self, model: nn.Module, columns: dict[str, list] | None = None):
@@ -71,12 +77,13 @@ class Probe:
         self.columns = {} if columns is None else columns
         for name in ("step", "grad_norm_total", *METRICS):
             self.columns.setdefault(name, [])
-        self._seen: dict[str, list[Tensor]] = {}
+        self._seen: dict[str, list] = {}
 
     @contextmanager
     def watching(self):
         """Hooks on every block for as long as the context lasts."""
-        self._seen = {name: [] for name in METRICS}
+        names = ("norm1", "norm2", "stream", "hidden", "ffn", "q", "k", "before", "after")
+        self._seen = {name: [] for name in names}
         handles = []
         for block in self.model.blocks:
             for module, hook in (
@@ -88,6 +95,7 @@ class Probe:
                 (block, self._block),
             ):
                 handles.append(module.register_forward_hook(hook))
+            handles.append(block.norm2.register_forward_pre_hook(self._before_norm2))
         try:
             yield self
         finally:
@@ -95,58 +103,81 @@ class Probe:
                 handle.remove()
 
     def _norm1(self, module, inputs, output):
-        self._seen["norm1_outlier"].append(outlier_ratio(output))
+        self._seen["norm1"].append(_token_squares(output))
 
     def _qkv(self, attention):
         def hook(module, inputs, output):
-            q, k, _ = attention.split(output)
-            self._seen["attention_entropy"].append(attention_entropy(q, k))
+            q, k, _ = attention.split(output.detach()[:ENTROPY_IMAGES])
+            self._seen["q"].append(q)
+            self._seen["k"].append(k)
 
         return hook
 
     def _norm2(self, module, inputs, output):
-        self._seen["norm2_outlier"].append(outlier_ratio(output))
-        norm = batch_norm_of(module)
-        if norm is None:
-            gap = output.new_full((), math.nan, dtype=torch.float32)
-        else:
-            x = inputs[0].detach().float().flatten(0, -2)  # (N, D)
-            # Ten times as fast as x.var(0)
-            batch = (x - x.mean(0)).square_().sum(0) / (len(x) - 1)
-            gap = (norm.running_var / batch).log_().abs_().median()
-        self._seen["running_gap"].append(gap)
+        self._seen["norm2"].append(_token_squares(output))
+        self._seen["after"].append(_running_variance(module, output))
+
+    def _before_norm2(self, module, inputs):
+        self._seen["before"].append(_running_variance(module, inputs[0]))
 
     def _hidden(self, module, inputs, output):
         x = inputs[0].detach().float()
-        self._seen["hidden_rms"].append(torch.linalg.vector_norm(x) / x.numel() ** 0.5)
-        self._seen["hidden_max"].append(torch.stack(torch.aminmax(x)).abs_().max())
+        self._seen["hidden"].append((_mean_square(x), *torch.aminmax(x)))
 
     def _ffn(self, module, inputs, output):
-        x = output.detach().float()
-        self._seen["ffn_rms"].append(torch.linalg.vector_norm(x) / x.numel() ** 0.5)
+        self._seen["ffn"].append(_mean_square(output.detach().float()))
 
     def _block(self, module, inputs, output):
-        self._seen["stream_outlier"].append(outlier_ratio(output))
+        self._seen["stream"].append(_token_squares(output))
 
     @torch.no_grad()
     def record(self, step: int) -> None:
         """Adds a row for `step`, with the gradients as they are now (unscaled, not yet clipped)."""
-        norms = []
+        seen, self._seen, found = self._seen, {}, {}
+        for site in ("norm1", "norm2", "stream"):
+            squares = torch.stack(seen[site]).flatten(1)  # (depth, N)
+            found[f"{site}_outlier"] = (squares.amax(1) / squares.mean(1)).sqrt_()
+        square, low, high = (torch.stack(column) for column in zip(*seen["hidden"], strict=True))
+        found["hidden_rms"], found["hidden_max"] = square.sqrt_(), torch.maximum(-low, high)
+        found["ffn_rms"] = torch.stack(seen["ffn"]).sqrt_()
+        found["attention_entropy"] = attention_entropy(torch.stack(seen["q"]), torch.stack(seen["k"]))
+        # BatchNorm worked out the batch's variance already: running = (1 − m)·before + m·batch
+        before, running = torch.stack(seen["before"]), torch.stack(seen["after"])  # (depth, D)
+        batch = ((running - (1 - MOMENTUM) * before) / MOMENTUM).clamp_min_(1e-30)
+        found["running_gap"] = (running / batch).log_().abs_().median(1).values
+        in_blocks, norms = set(), []
         for block in self.model.blocks:
             gradients = [p.grad for p in block.parameters() if p.grad is not None]
+            in_blocks.update(map(id, block.parameters()))
             norms.append(torch.stack(torch._foreach_norm(gradients)).norm())
-        self._seen["grad_norm"] = norms
-        total = [p.grad for p in self.model.parameters() if p.grad is not None]
-        names = [name for name, values in self._seen.items() if values]
-        rows = [torch.stack(self._seen[name]) for name in names]
+        found["grad_norm"] = torch.stack(norms)
+        rest = [p.grad for p in self.model.parameters() if id(p) not in in_blocks and p.grad is not None]
+        total = torch.cat([found["grad_norm"], torch.stack(torch._foreach_norm(rest))]).norm()
         # One transfer from the device for everything
-        flat = torch.cat([*rows, torch.stack(torch._foreach_norm(total)).norm()[None]]).tolist()
-        depth = len(self.model.blocks)
+        flat = torch.cat([*(found[name] for name in METRICS), total[None]]).tolist()
+        depth = len(norms)
         self.columns["step"].append(step)
         self.columns["grad_norm_total"].append(flat[-1])
-        for i, name in enumerate(names):
+        for i, name in enumerate(METRICS):
             self.columns[name].append(flat[i * depth : (i + 1) * depth])
-        self._seen = {}
+
+
+def _token_squares(x: Tensor) -> Tensor:
+    """Squared length of every token: (..., D) to float32 (...)."""
+    return x.detach().float().square().sum(-1)
+
+
+def _mean_square(x: Tensor) -> Tensor:
+    x = x.flatten()
+    return torch.dot(x, x) / x.numel()
+
+
+def _running_variance(module: nn.Module, x: Tensor) -> Tensor:
+    """A copy of what a slot's BatchNorm keeps, float32 (D,); NaN where none learns from the batch x, (..., D)."""
+    norm = batch_norm_of(module)
+    if norm is None or not norm.training or norm.momentum != MOMENTUM:
+        return x.new_full(x.shape[-1:], math.nan, dtype=torch.float32)
+    return norm.running_var.float().clone()
 
 
 @torch.no_grad()
