@@ -35,6 +35,7 @@ ARM_STYLES = {
     "bn": Style("BN", HUES[5], "square", dashed=True),
     "bn+ffnbn": Style("BN + FFN-BN", HUES[2], "triangle"),
     "rms": Style("RMSNorm", HUES[6], "diamond", dashed=True),
+    "folded": Style("folded", HUES[0], "diamond"),
     "none": Style("no norm", MUTED, "star"),
     "in": Style("IN", HUES[6], "diamond"),
     "gn": Style("GN", HUES[2], "triangle"),
