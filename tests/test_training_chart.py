@@ -130,8 +130,6 @@ def test_a_stopped_chart_stops_the_arms_that_follow():
 class Kernel:
     """What `deliver_comms` meets of ipykernel 6: a socket with waiting messages, and who would answer them."""
 
-    shell_channel_thread = None
-
     def __init__(self, *kinds: str):
         self.waiting = [[b"id", b"signature", json.dumps({"msg_type": kind}).encode()] for kind in kinds]
         self.answered, self.queued, self.callbacks = [], [], []
@@ -139,9 +137,10 @@ class Kernel:
         socket = SimpleNamespace(
             poll=lambda timeout: len(self.waiting), recv_multipart=lambda copy: self.waiting.pop(0)
         )
-        loop = SimpleNamespace(add_callback=self.callbacks.append)
+        loop = SimpleNamespace(add_callback=self.add_callback)
         self.shell_stream = SimpleNamespace(socket=socket, io_loop=loop, flush=lambda: None)
         self._parent_ident, self.parent = {"shell": b"cell"}, "the cell"
+        self.saved_sigint_handler = "the idle kernel's"
 
     def get_parent(self, channel):
         return self.parent
@@ -151,21 +150,46 @@ class Kernel:
 
     async def dispatch_shell(self, frames):
         self.set_parent(frames[0], "the message", "shell")
+        self.saved_sigint_handler = "the cell's"
         self.answered.append(json.loads(frames[2])["msg_type"])
 
     def schedule_dispatch(self, dispatch, frames):
         self.queued.append(json.loads(frames[2])["msg_type"])
 
+    def add_callback(self, callback, *args):
+        self.callbacks.append(callback)
 
-def test_widget_messages_are_answered_now_and_cells_later():
-    kernel = Kernel("comm_msg", "execute_request", "comm_msg")
+
+class Kernel7(Kernel):
+    """ipykernel 7: a thread of its own reads the socket and passes on what is for the main thread."""
+
+    def __init__(self, *kinds: str):
+        super().__init__(*kinds)
+        pair, self.shell_stream = SimpleNamespace(to_stream=self.shell_stream), None
+        manager = SimpleNamespace(get_shell_channel_to_subshell_pair=lambda subshell: pair)
+        self.shell_channel_thread = SimpleNamespace(manager=manager)
+
+    def shell_main(self, subshell, frames):
+        raise AssertionError("called by the loop, after the cell")
+
+    def add_callback(self, callback, *args):
+        if callback == self.shell_main:
+            self.queued.append(json.loads(args[1][2])["msg_type"])
+        else:
+            self.callbacks.append(callback)
+
+
+@pytest.mark.parametrize("make", [Kernel, Kernel7])
+def test_widget_messages_are_answered_now_and_cells_later(make):
+    kernel = make("comm_msg", "execute_request", "comm_msg")
     assert deliver_comms(kernel) == 2
     assert kernel.answered == ["comm_msg", "comm_msg"] and kernel.queued == ["execute_request"]
     assert (kernel.parent, kernel._parent_ident["shell"]) == (
         "the cell",
         b"cell",
     )  # outputs stay with the cell
-    assert kernel.callbacks == [kernel.shell_stream.flush]
+    assert kernel.saved_sigint_handler == "the idle kernel's"
+    assert len(kernel.callbacks) == 1  # the loop looks once more
     assert deliver_comms(kernel) == 0 and len(kernel.callbacks) == 1
 
 
@@ -178,14 +202,11 @@ def test_a_message_that_waits_for_the_loop_is_an_error_not_a_hang():
         deliver_comms(Waiting("comm_msg"))
 
 
-def test_nothing_is_read_where_the_kernel_does_so_itself():
-    kernel = Kernel("comm_msg")
-    kernel.shell_channel_thread = object()  # ipykernel 7
-    assert deliver_comms(kernel) == 0 and len(kernel.waiting) == 1
-    kernel.shell_channel_thread = None
-    found = []
+def test_messages_are_left_alone_by_other_threads_and_in_other_kernels():
+    kernel, found = Kernel("comm_msg"), []
     thread = threading.Thread(target=lambda: found.append(deliver_comms(kernel)))
     thread.start()
     thread.join()
     assert found == [0] and len(kernel.waiting) == 1
+    assert deliver_comms(SimpleNamespace(shell_channel_thread=object())) == 0  # of another make
     assert deliver_comms() == 0  # no kernel at all

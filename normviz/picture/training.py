@@ -68,8 +68,7 @@ class LiveChart(Explorer):
         history = train(recipe, on_step=chart.on_step, progress=False)
 
     One chart may follow several runs in turn; `histories` are those it has seen.  Stop ends the run that is on and
-    every later one of this chart; `stopped` says so.  The run keeps its record.  Where widget messages wait for the
-    running cell and nothing can be done about it (VS Code), interrupt the cell: `train` keeps the record then too.
+    every later one of this chart; `stopped` says so.  The run keeps its record, as it does when its cell is interrupted.
 
     Pictures are drawn when they are due, not every step: they take about `SHARE` of the time at most; `seconds` is
     what they have taken.
