@@ -20,7 +20,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test test-colab notebooks images badges claims lint constraints clean
+.PHONY: help setup lab bench test test-colab notebooks images badges claims lint constraints clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,12 +51,15 @@ badges: $(VENV)/installed  ## rewrite the Colab links from [project.urls]
 claims: $(VENV)/installed  ## bring the README's table of claims up to date with results/
 	$(PY) -m normviz claims --write README.md
 
+bench: $(VENV)/installed-peers  ## time us against other libraries, folding, imports, notebooks: make bench BENCH_ARGS=peers
+	$(PY) -m benchmarks $(BENCH_ARGS)
+
 lint: $(VENV)/installed  ## ruff: errors and formatting rules
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 constraints: $(VENV)/installed  ## renew the pins: make constraints UPGRADE="--upgrade-package numpy"
 	$(PY) -m pip install --quiet uv
-	$(BIN)/uv pip compile $(UV_ARGS) --python-version 3.10 --all-extras pyproject.toml -o constraints.txt
+	$(BIN)/uv pip compile $(UV_ARGS) --python-version 3.10 --extra notebooks --extra test --extra dev pyproject.toml -o constraints.txt
 	$(BIN)/uv pip compile $(UV_ARGS) --python-version 3.11 tests/colab/runtime.in -o constraints-colab.txt
 UV_ARGS = --quiet --universal --no-annotate --custom-compile-command "make constraints" $(UPGRADE)
 
@@ -70,6 +73,11 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(call check-python,3,10)
 	"$(PYTHON)" -m venv $(VENV)
 	$(PY) -m pip install -c constraints.txt -e '.[notebooks,test,dev]'
+	@touch $@
+
+# What we are measured against; users and tests never need it.
+$(VENV)/installed-peers: $(VENV)/installed
+	$(PY) -m pip install -c constraints.txt -e '.[bench]'
 	@touch $@
 
 # normviz itself is not installed here: its setup cell is tested in this environment.

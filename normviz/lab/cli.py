@@ -55,10 +55,14 @@ def _parser() -> argparse.ArgumentParser:
         "--jobs", type=int, metavar="N", help="runs at a time (default: one per core, one on a GPU)"
     )
 
-    bench = commands.add_parser("bench", help="what norms cost here: layers and whole networks, timed in turn")
+    bench = commands.add_parser(
+        "bench", help="what norms cost here: layers and whole networks, timed in turn"
+    )
     bench.set_defaults(run=_bench)
     bench.add_argument("--device", help="cpu, cuda, … (default: the GPU if there is one)")
-    bench.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: as torch chooses)")
+    bench.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="CPU threads (default: 1, as in the studies)"
+    )
     bench.add_argument("--results", type=Path, default=Path("results"), metavar="FOLDER")
     bench.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     bench.add_argument("--quick", action="store_true", help="small sizes, few rounds: to see that it works")
@@ -99,7 +103,7 @@ def _bench(arguments) -> int:
 
     from normviz.lab.cost import measure_costs, save_costs
 
-    if arguments.threads is not None and arguments.threads < 1:
+    if arguments.threads < 1:
         raise ValueError(f"--threads {arguments.threads} must be at least 1")
     if not arguments.results.is_dir():
         raise FileNotFoundError(f"--results {arguments.results}: there is no such folder")

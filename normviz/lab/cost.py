@@ -170,7 +170,7 @@ def time_networks(
 def measure_costs(
     *,
     device="cpu",
-    number_of_threads: int | None = None,
+    number_of_threads: int | None = 1,
     compiled: bool = True,
     quick: bool = False,
     tell=print,
@@ -235,16 +235,16 @@ def cost_path(record: dict, folder) -> Path:
 def save_costs(record: dict, folder) -> Path:
     """Writes the record with four significant digits, whole or not at all."""
     path = cost_path(record, folder)
-    write_atomic(path, (json.dumps(_rounded(record), indent=1, ensure_ascii=False) + "\n").encode())
+    write_atomic(path, (json.dumps(rounded(record), indent=1, ensure_ascii=False) + "\n").encode())
     return path
 
 
-def _rounded(value):
+def rounded(value):
     if isinstance(value, float):
         return float(f"{value:.4g}")
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    return [_rounded(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {key: rounded(item) for key, item in value.items()}
+    return [rounded(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def load_costs(folder=None) -> list[dict]:
