@@ -20,6 +20,7 @@ from drawings import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 import normviz as nv
 from normviz.methods import METHODS, caption
@@ -35,7 +36,7 @@ from normviz.picture.colors import (
     value_limit,
 )
 from normviz.picture.figures import methods_scene
-from normviz.picture.png import figure, png_bytes
+from normviz.picture.png import compact, figure, png_bytes
 from normviz.picture.scene import TEXT, Label, Scene, Shapes, Strokes
 from normviz.picture.svg import to_svg
 
@@ -227,3 +228,17 @@ def test_figures_carry_alt_text_into_notebook_and_file():
     figure = nv.draw_block(torch.from_numpy(X).bfloat16(), "layer", cursor=(0, 1, 2, 2))
     assert figure.alt.startswith("LayerNorm (whole sample): tensor N=4×C=6×H=3×W=3; the cursor cell")
     assert figure.alt.encode() in png_bytes(figure) or figure.alt.encode("latin-1") in png_bytes(figure)
+
+
+def test_a_compact_picture_is_the_same_to_the_eye_and_keeps_its_alt_text():
+    png = png_bytes(nv.draw_block(nv.digit_features(4, 8, 4, 4)))
+    small = compact(png)
+    with Image.open(io.BytesIO(png)) as a, Image.open(io.BytesIO(small)) as b:
+        assert a.text == b.text and a.size == b.size and b.mode == "P"
+        apart = np.abs(np.asarray(a.convert("RGB"), int) - np.asarray(b.convert("RGB"), int))
+    assert apart.max() <= 12 and len(small) < 0.6 * len(png)
+    # Noise has more colours than a palette: it stays as it is
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    buffer = io.BytesIO()
+    noise.save(buffer, format="png")
+    assert compact(buffer.getvalue()) == buffer.getvalue()

@@ -15,7 +15,7 @@ from normviz.methods import AXIS_NAMES, METHODS, ROLES, axes_of, divisors, metho
 from normviz.picture import axes as view
 from normviz.picture.colors import AXIS_COLORS, INK, PAPER
 from normviz.picture.figures import as_array
-from normviz.picture.png import to_png
+from normviz.picture.png import compact, to_png
 from normviz.picture.svg import backdrop_svg, front_svg, to_svg
 from normviz.samples import digit_features
 
@@ -62,7 +62,7 @@ class Explorer(w.VBox):
         scene = self.twin()
         data = {
             "text/plain": type(self).__name__,
-            "image/png": to_png(scene),
+            "image/png": compact(to_png(scene)),
             "application/vnd.jupyter.widget-view+json": {
                 "version_major": 2,
                 "version_minor": 0,
