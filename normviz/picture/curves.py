@@ -116,7 +116,8 @@ class Frame:
     def _ticks(span, log: bool) -> np.ndarray:
         low, high = span
         if log and high - low >= 1:
-            return np.arange(math.ceil(low - 1e-9), math.floor(high + 1e-9) + 1.0)
+            every = max(1, math.ceil((high - low) / 8))  # powers of ten, or of so many tens
+            return np.arange(math.ceil(low - 1e-9), math.floor(high + 1e-9) + 1.0, every)
         if log:  # less than a factor of ten: 1, 2, 5
             steps = np.log10(np.outer(10.0 ** np.arange(-6, 7), (1, 2, 5)).ravel())
             return steps[(steps >= low - 1e-9) & (steps <= high + 1e-9)]
@@ -127,6 +128,8 @@ class Frame:
 
 
 def _number(value: float) -> str:
+    if value >= 1e5 and (power := round(math.log10(value), 6)).is_integer():
+        return "10" + str(int(power)).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
     return f"{0.0 if abs(value) < 1e-12 else value:.6g}".replace("-", "−")
 
 

@@ -86,7 +86,7 @@ def scene(
     )
     for i, (image, place, ratio) in enumerate(reading.longest):
         box = Box(12 + 154 * i, 268, 112, 112)
-        picture.items += _picture(box, images[look["images"][image]], place, patch)
+        picture.items += framed_image(box, images[look["images"][image]], place, patch)
         factor = look["contrast"][image]
         text = f"{ratio:.3g} × rms"
         picture.items.append(Label(box.x, 398, text, bold=i == 0))
@@ -141,7 +141,8 @@ def _blocks(box: Box, state: State, reading: Reading) -> list:
     return items
 
 
-def _picture(box: Box, image: np.ndarray, place: int, patch: int) -> list:
+def framed_image(box: Box, image: np.ndarray, place: int, patch: int) -> list:
+    """An image in grey, ink dark, with one of its patches framed."""
     side = image.shape[-1]
     step, grey = box.width / side, 255 - (image - image.min()) / (np.ptp(image) or 1) * 230
     rows, columns = np.divmod(np.arange(image.size), side)
@@ -243,7 +244,7 @@ def scaling_scene(state: Scaling, curves: dict[str, np.ndarray], *, with_text: b
         picture.items.append(Strokes(path(frame, x, curve), style.color, 2.6, style.dashed, f"curve-{kind}"))
         marker = "ln" if kind == "gelu" else "bn"  # the same circle and square, blue and orange
         picture.items.append(marks(frame(x[at], curve[at]), marker, 6.5))
-        y = 90 + 62 * i
+        y = 214 + 58 * i
         picture.items += [
             marks([(WIDTH - 118, y - 4)], marker, 6),
             Label(WIDTH - 106, y, style.name, bold=True),

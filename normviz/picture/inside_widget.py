@@ -6,52 +6,47 @@ import ipywidgets as w
 import numpy as np
 
 from normviz.picture import inside as view
+from normviz.picture import inside_eval as after
 from normviz.picture.curves import style_of
-from normviz.picture.widgets import Explorer, int_slider
+from normviz.picture.widgets import SceneExplorer, buttons, int_slider
 
 
-class _SceneExplorer(Explorer):
-    """Controls above a picture above its caption; `controls` are the widgets by name."""
-
-    def __init__(self, controls: dict[str, w.Widget]):
-        self.controls = controls
-        row = w.HBox(list(controls.values()), layout=w.Layout(flex_flow="row wrap", align_items="center"))
-        super().__init__([row])
-        for control in controls.values():
-            control.observe(lambda change: self._show(), names="value")
-        self._show()
-
-    def _show(self) -> None:
-        self._paint(self.scene())
-
-    def twin(self):
-        return self.scene(with_text=True)
+def _checked(looks) -> dict[str, list[dict]]:
+    """Records by arm, all at the same steps.  Raises ValueError."""
+    looks = {name: list(records) for name, records in looks.items()}
+    steps = {name: [look["step"] for look in records] for name, records in looks.items()}
+    if not looks or not all(steps.values()):
+        raise ValueError(f"looks={looks!r} holds no record; it takes arm -> a list of looks, see lab.Inside")
+    if len({tuple(found) for found in steps.values()}) > 1:
+        raise ValueError(f"looks has unlike steps, {steps}; all arms need the same")
+    return looks
 
 
-def _buttons(name: str, options, value, width: str):
-    return w.ToggleButtons(
-        options=options,
-        value=value,
-        description=name,
-        style={"button_width": width},
-        layout=w.Layout(width="auto"),
-    )
+def _plain(images) -> np.ndarray:
+    """Images as float (n, H, W)."""
+    images = np.asarray(images, float)
+    return images[:, 0] if images.ndim == 4 else images
 
 
-class InsideExplorer(_SceneExplorer):
+def _steps(looks: dict[str, list[dict]]) -> list[tuple[str, int]]:
+    """Options of a slider; a single step twice, since a slider needs two ends."""
+    steps = [(str(look["step"]), i) for i, look in enumerate(next(iter(looks.values())))]
+    return steps if len(steps) > 1 else [*steps, (f"{steps[0][0]} ", 0)]
+
+
+class InsideExplorer(SceneExplorer):
     """Made by `explore_inside`.  `state` and `reading` are what is shown; controls: arm, block, site, step."""
 
     def __init__(self, looks, images, tokens, patch, start):
         self._looks, self._images, self._tokens, self._patch = looks, images, tokens, patch
         first = looks[start.arm]
-        steps = [(str(look["step"]), i) for i, look in enumerate(first)]
         blocks = len(first[0]["norm2"])
         wide = w.Layout(width="260px")
         super().__init__({
-            "arm": _buttons("arm", [(style_of(arm).name, arm) for arm in looks], start.arm, "110px"),
-            "site": _buttons("site", list(view.SITES), start.site, "70px"),
+            "arm": buttons("arm", [(style_of(arm).name, arm) for arm in looks], start.arm, "110px"),
+            "site": buttons("site", list(view.SITES), start.site, "70px"),
             "block": int_slider("block", start.block, 0, blocks - 1, layout=wide),
-            "step": w.SelectionSlider(options=steps, value=start.look, description="step", layout=wide),
+            "step": w.SelectionSlider(options=_steps(looks), value=start.look, description="step", layout=wide),
         })  # fmt: skip
 
     def scene(self, with_text: bool = False):
@@ -74,25 +69,53 @@ def explore_inside(
 
     Raises ValueError, naming the argument, for no records, records at different steps, an unknown arm or block.
     """
-    looks = {name: list(records) for name, records in looks.items()}
-    steps = {name: [look["step"] for look in records] for name, records in looks.items()}
-    if not looks or not all(steps.values()):
-        raise ValueError(f"looks={looks!r} holds no record; it takes arm -> a list of looks, see lab.Inside")
-    if len({tuple(found) for found in steps.values()}) > 1:
-        raise ValueError(f"looks has unlike steps, {steps}; all arms need the same")
+    looks = _checked(looks)
     arm = arm or next(iter(looks))
     if arm not in looks:
         raise ValueError(f"arm={arm!r} has no record; it takes one of {', '.join(looks)}")
     first = looks[arm][0]
     if not 0 <= block < len(first["norm2"]):
         raise ValueError(f"block={block!r} is unknown; it takes 0 to {len(first['norm2']) - 1}")
-    images = np.asarray(images, float)
-    images = images[:, 0] if images.ndim == 4 else images
+    images = _plain(images)
     tokens = len(first["images"]) * (images.shape[-1] // patch) ** 2
     return InsideExplorer(looks, images, tokens, patch, view.State(arm, block, "norm2", len(looks[arm]) - 1))
 
 
-class ScalingExplorer(_SceneExplorer):
+class EvaluationExplorer(SceneExplorer):
+    """Made by `explore_evaluation`.  `state` and `reading` are what is shown; controls: arm, step."""
+
+    def __init__(self, looks, images, patch, start):
+        self._looks, self._images, self._patch = looks, images, patch
+        wide = w.Layout(width="300px")
+        super().__init__({
+            "arm": buttons("arm", [(style_of(arm).name, arm) for arm in looks], start.arm, "110px"),
+            "step": w.SelectionSlider(options=_steps(looks), value=start.look, description="step", layout=wide),
+        })  # fmt: skip
+
+    def scene(self, with_text: bool = False):
+        self.state = after.EvalState(self.controls["arm"].value, self.controls["step"].value)
+        self.reading = after.read_evaluation(self._looks, self.state)
+        return after.evaluation_scene(
+            self._images, self.state, self.reading, patch=self._patch, with_text=with_text
+        )
+
+
+def explore_evaluation(looks, images, *, patch: int = 2, arm: str | None = None) -> EvaluationExplorer:
+    """An explorer of the longest test token behind every block, by each batch's own statistics and by the running ones.
+
+    looks: arm -> list of the records that `lab.Inside` collects, all arms at the same steps.
+    images: the test set that the records point into, (n, H, W) or (n, 1, H, W); patch: pixels a side.
+
+    Raises ValueError, naming the argument, for no records, records at different steps, or an unknown arm.
+    """
+    looks = _checked(looks)
+    arm = arm or next(iter(looks))
+    if arm not in looks:
+        raise ValueError(f"arm={arm!r} has no record; it takes one of {', '.join(looks)}")
+    return EvaluationExplorer(looks, _plain(images), patch, after.EvalState(arm, len(looks[arm]) - 1))
+
+
+class ScalingExplorer(SceneExplorer):
     """Made by `explore_scaling`.  `state` and `curves` are what is shown; controls: factor, front, ffn_bn, mode."""
 
     def __init__(self, start: view.Scaling):
@@ -102,9 +125,9 @@ class ScalingExplorer(_SceneExplorer):
             "factor": w.SelectionSlider(
                 options=view.FACTORS, value=start.factor, description="k", layout=w.Layout(width="300px")
             ),
-            "front": _buttons("in front", fronts, start.front, "70px"),
+            "front": buttons("in front", fronts, start.front, "70px"),
             "ffn_bn": w.Checkbox(value=start.ffn_bn, description="FFN-BN inside", indent=False),
-            "mode": _buttons("mode", modes, start.evaluation, "90px"),
+            "mode": buttons("mode", modes, start.evaluation, "90px"),
         })  # fmt: skip
 
     def scene(self, with_text: bool = False):
