@@ -124,7 +124,7 @@ def test_a_stopped_chart_stops_the_arms_that_follow():
     chart = LiveChart()
     chart.stop()
     assert chart.on_step(a_run()) is False
-    assert chart.controls["stop"].disabled
+    assert chart.controls["stop"].description == "Stopped"
 
 
 class Kernel:

@@ -68,7 +68,7 @@ class LiveChart(Explorer):
         history = train(recipe, on_step=chart.on_step, progress=False)
 
     One chart may follow several runs in turn; `histories` are those it has seen.  Stop ends the run that is on and
-    every later one of this chart; `stopped` says so.  The run keeps its record, as it does when its cell is interrupted.
+    every later one of this chart; `stopped` says so.  The run keeps its record, as one does whose cell is interrupted.
 
     Pictures are drawn when they are due, not every step: they take about `SHARE` of the time at most; `seconds` is
     what they have taken.
@@ -119,7 +119,7 @@ class LiveChart(Explorer):
         self._bar.max, self._bar.value = history.recipe.steps, len(history.loss)
         line = status(history)
         if self.stopped:
-            self._button.description, self._button.disabled = "Stopped", True
+            self._button.description = "Stopped"
             line += "; stopped, the record is kept"
         with self._text.hold_sync():  # one message, though the text is set twice
             self._paint(self._scene(), f"<p>{escape(line)}</p>")
