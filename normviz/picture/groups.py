@@ -67,7 +67,7 @@ def grey_image(name: str) -> np.ndarray:
     """One of IMAGES in grey, float64 (h, w) between 0 and 1."""
     if name == "digit":
         return np.pad(digit_images(1)[0].astype(float), ((0, 0), (2, 2)))
-    red, green, blue = photos(48, 72)[IMAGES.index(name)].astype(float)
+    red, green, blue = photos(40, 60)[IMAGES.index(name)].astype(float)
     return 0.299 * red + 0.587 * green + 0.114 * blue  # luma of ITU-R BT.601
 
 

@@ -61,7 +61,7 @@ def photo_grid(
         if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[0] != 3):
             raise ValueError(f"images holds one of shape {image.shape}; it takes (3, h, w) or (h, w)")
     first = next((image for row in arrays for image in row if image is not None), np.zeros((2, 3)))
-    left = 14 + 7.4 * max((len(line) for row in rows for line in row.split("\n")), default=0)
+    left = 16 + 8.8 * max((len(line) for row in rows for line in row.split("\n")), default=0)
     wide = (width - left - 8) / len(columns)
     high_px = (wide - 10) * first.shape[-2] / first.shape[-1]
     step = high_px + (26 if notes else 10)

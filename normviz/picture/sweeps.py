@@ -26,7 +26,7 @@ def sweep_chart(
     """A measure over a positive setting, both axes logarithmic: arm -> {setting: one value a seed}.
 
     The line joins the means of the seeds; every seed is a small mark; the band reaches from the least to the greatest.
-    percent: the values are shares, told as percentages.  limits: of the vertical axis; by default what the values
+    percent: the values are shares, shown as percentages.  limits: of the vertical axis; by default what the values
     need.  What lies below it is drawn at the rim.
 
     Raises ValueError, naming the argument, for no values, a setting that is not positive, or a value that is not
@@ -71,10 +71,9 @@ def sweep_chart(
         numbers = ", ".join(f"{m:.3g} at {x:g}" for x, m in zip(xs[::-1], mean[::-1], strict=True))
         told.append(f"{style.name}: {numbers}")
     scene.items += key(found, 66 + 9 * len(heading), 48)
-    unit = " in percent" if percent else ""
-    scene.alt = (
-        f"{y_name[:1].upper()}{y_name[1:]} over {x_name}, means of the seeds{unit}. {'; '.join(told)}."
-    )
+    counts = {seeds.size for cells in found.values() for seeds in cells.values()}
+    many = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else max(counts)
+    scene.alt = f"{y_name[:1].upper()}{y_name[1:]} over {x_name}, means of {many} seeds. {'; '.join(told)}."
     return scene
 
 
