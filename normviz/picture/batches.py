@@ -26,7 +26,7 @@ SEEDS = 10
 MOMENTA = {"0.01": 0.01, "0.03": 0.03, "0.1": 0.1, "0.3": 0.3, "1.0": 1.0, "None": None}
 SCOPES = {"map": "every position of the map", "cell": "one cell of each map"}
 SHOWN = 5  # outputs drawn as pictures: the last so many batches
-WIDTH = 940
+WIDTH = 840  # fits JupyterLab beside its file browser on a small screen
 
 BATCH = Style("one batch", HUES[4], "circle")
 RUNNING = Style("running estimate", HUES[5], "square")
@@ -210,7 +210,7 @@ def scene(population: Population, state: State, reading: Reading, *, with_text: 
     limits = _about(population, state.channel, state.scope)[3:]
     series = (("mean", reading.mean), ("variance", reading.var))
     for i, (name, batch) in enumerate(series):
-        frame = Frame(Box(64 + 474 * i, 62, 386, 152), (0, DRAWS), limits[i])
+        frame = Frame(Box(64 + 422 * i, 62, 340, 152), (0, DRAWS), limits[i])
         picture.items += _statistic(frame, name, batch, reading, i)
     picture.items += _image(population, state, reading)
     picture.items += _company(state, reading)
@@ -290,7 +290,7 @@ def _map(box: Box, values: np.ndarray, fills, cell=None) -> list:
 
 def _image(population: Population, state: State, reading: Reading) -> list:
     """The watched image, its raw channel, and what came out of the last batches."""
-    side, step, top = 70.0, 82.0, 306.0
+    side, step, top = 64.0, 74.0, 306.0
     cell = population.cell if state.scope == "map" else None
     heading = f"Image {state.image}, the same in every batch"
     items: list = [Label(12, top - 28, heading, 13, bold=True)]
@@ -302,12 +302,12 @@ def _image(population: Population, state: State, reading: Reading) -> list:
     raw = reading.raw
     fills, _ = value_fills(raw.ravel(), float(np.abs(raw).max()))
     at = cell or (0, 0)
-    tiles.append(("raw channel", _number(float(raw[at])), raw, fills))
+    tiles.append(("raw", _number(float(raw[at])), raw, fills))
     first = max(0, len(reading.watched) - SHOWN)
     for k in range(first, len(reading.watched)):
         # The scale of the outputs does not move with the batches, so that equal colours are equal values
         fills, _ = value_fills(reading.outputs[k].ravel(), 2.5)
-        tiles.append((f"in batch {k + 1}", _number(float(reading.watched[k])), reading.outputs[k], fills))
+        tiles.append((f"batch {k + 1}", _number(float(reading.watched[k])), reading.outputs[k], fills))
     for i, (name, text, values, fills) in enumerate(tiles):
         box = Box(12 + step * i, top, side, side)
         framed = population.cell if values.size > 1 else None
@@ -327,10 +327,13 @@ def _image(population: Population, state: State, reading: Reading) -> list:
 def _company(state: State, reading: Reading) -> list:
     """The watched cell's output in every batch."""
     ideal = reading.ideal
-    frame = Frame(Box(660, 288, 264, 132), (0, DRAWS), (ideal - 1.5, ideal + 1.5))
+    # Of a pair of single values one becomes +1 and the other −1
+    signs = [-1.2, 1.2] if state.scope == "cell" else []
+    limits = (min([ideal - 1.5, *signs]), max([ideal + 1.5, *signs]))
+    frame = Frame(Box(590, 288, 236, 132), (0, DRAWS), limits)
     mode = "evaluation" if state.evaluation else "training"
     ticks = {float(k): str(k) for k in range(0, DRAWS + 1, 10)}
-    items = frame.axes("batch", "output", f"The framed cell’s output, {mode}", ticks)
+    items = frame.axes("batch", "output", f"The framed cell, {mode}", ticks)
     items.append(Strokes(frame([0, DRAWS], [ideal] * 2)[None], INK, 1.4, dashed=True, name="population"))
     watched = reading.watched
     seen = np.isfinite(watched)

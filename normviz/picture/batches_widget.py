@@ -8,7 +8,7 @@ from normviz.picture import batches as view
 from normviz.picture import outlier
 from normviz.picture.widgets import SceneExplorer, buttons, int_slider
 
-_WIDE = w.Layout(width="290px")
+_WIDE = w.Layout(width="270px")
 
 
 class BatchesExplorer(SceneExplorer):

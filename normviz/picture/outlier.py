@@ -19,7 +19,7 @@ SIZES = (4, 8, 16, 32, 64)
 FACTORS = (1, 2, 3, 5, 10, 20, 30, 50, 100, 200, 300, 500, 1000)
 METHODS = {"batch": "BatchNorm", "layer_token": "LayerNorm"}
 FEATURE = 24  # the one shown: the blob filter in the upper left quarter
-WIDTH = 940
+WIDTH = 840
 
 EXTREME = Style("the multiplied sample", HUES[5], "diamond", dashed=True)
 OTHERS = Style("the others", HUES[4], "circle")
@@ -94,7 +94,7 @@ def scene(state: State, reading: Reading, *, with_text: bool = False) -> Scene:
     top = 1.15 * max(reading.bound, 3.0)
     ticks = {float(i): str(i) for i in range(0, state.size, max(1, state.size // 8))}
     for i, (method, name) in enumerate(METHODS.items()):
-        frame = Frame(Box(62 + 474 * i, 40, 390, 170), (-0.7, state.size - 0.3), (-top, top))
+        frame = Frame(Box(62 + 422 * i, 40, 342, 170), (-0.7, state.size - 0.3), (-top, top))
         picture.items += frame.axes("sample", "output", f"Behind {name}", ticks)
         picture.items.append(Strokes(frame(list(frame.x), [0, 0])[None], MUTED, 0.8))
         values = reading.values[method]
@@ -113,7 +113,7 @@ def scene(state: State, reading: Reading, *, with_text: bool = False) -> Scene:
 
 def _curves(state: State, reading: Reading) -> list:
     """Magnitude of the extreme sample and spread of the others, over the factor, both logarithmic."""
-    frame = Frame(Box(62, 296, 530, 140), (0, 3), (1e-3, 20), log=True)
+    frame = Frame(Box(62, 296, 440, 140), (0, 3), (1e-3, 20), log=True)
     ticks = {float(np.log10(k)): str(k) for k in (1, 3, 10, 30, 100, 300, 1000)}
     items = frame.axes("the sample is multiplied by k", "output", "The same for every factor", ticks)
     x, at = np.log10(FACTORS), FACTORS.index(state.factor)
@@ -130,9 +130,9 @@ def _curves(state: State, reading: Reading) -> list:
         items.append(Strokes(path(frame, x, curve), style.color, 2.4, dashed, "curve"))
         items.append(_mark(frame(x[at], curve[at]), style, 6.0, "now"))
         y = 316 + 30 * i
-        key = np.array([[(632, y - 4), (662, y - 4)]])
-        items += [Strokes(key, style.color, 2.4, dashed), _mark([(647, y - 4)], style, 5.0, "legend")]
-        items += [Label(670, y, name), Label(WIDTH - 12, y, f"{curve[at]:.3g}", anchor="end", bold=True)]
+        key = np.array([[(540, y - 4), (570, y - 4)]])
+        items += [Strokes(key, style.color, 2.4, dashed), _mark([(555, y - 4)], style, 5.0, "legend")]
+        items += [Label(580, y, name), Label(WIDTH - 12, y, f"{curve[at]:.3g}", anchor="end", bold=True)]
     return items
 
 

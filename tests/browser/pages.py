@@ -153,6 +153,7 @@ class NotebookPage:
         width = self.page.viewport_size["width"]
         height = self.page.evaluate(f"document.querySelector({self.SCROLLED!r}).scrollHeight") + 200
         self.page.set_viewport_size({"width": width, "height": min(height, 12_000)})
+        self.page.evaluate(f"document.querySelector({self.SCROLLED!r}).scrollTop = 0")
         path = self.screenshot(name)
         self.page.set_viewport_size({"width": width, "height": 1000})
         return path
