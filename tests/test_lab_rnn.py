@@ -1,10 +1,13 @@
 """The recurrent network: its cell against torch's GRU, its masks, and what its statistics are taken over."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
 from normviz.lab import Recipe, load_images, preset, train
+from normviz.lab.claims import CLAIMS
 from normviz.lab.data import digits_by_ink
 from normviz.lab.models import build
 from normviz.lab.rnn import RNN_ARMS, InkGRU, SharedNorm, StepNorm
@@ -154,6 +157,26 @@ def test_digits_by_ink_splits_by_length():
     assert ink_sequences(images.test_x.float())[1].min() == 35
     with pytest.raises(ValueError, match="most=64 leaves nothing"):
         digits_by_ink(64)
+
+
+def ledger_row(accuracies):
+    """The claim's finding from accuracies by (regime, arm); arms left out are at 0.5."""
+
+    def runs(study, arm, name):
+        assert study == "sequences"
+        return [SimpleNamespace(evals=[{"accuracy": accuracies.get((name, arm), 0.5)}])]
+
+    return next(c for c in CLAIMS if c.notebook == "05_sequences").measure(runs)
+
+
+def test_the_claim_is_judged_by_the_best_batch_norm():
+    ahead = {("gru", "ln"): 0.9, ("gru-longer", "ln"): 0.9}
+    assert ledger_row(ahead).verdict == "holds"
+    close = ahead | {("gru", "bn-input"): 0.89}  # within 2 points: level
+    found = ledger_row(close)
+    assert found.sentence == "holds only in sequences longer than in training"
+    assert "LN 90.0 ± 0.0 %, BN on the input 89.0 ± 0.0 %" in found.numbers and "history" in found.numbers
+    assert ledger_row(close | {("gru-longer", "bn-step"): 0.95}).verdict == "not reproduced"
 
 
 def test_errors():

@@ -164,7 +164,7 @@ class InkGRU(nn.Module):
         cells, rows = packed.data, alive
         if not self.arm.masked:
             cells = steps[packed.sorted_indices].transpose(0, 1).flatten(0, 1)  # (T·B, 3)
-            rows = [len(steps)] * len(alive)
+            rows = [len(steps)] * steps.shape[1]
         a = self.input(cells)  # (cells, 3·width)
         if isinstance(self.norm_input, StepNorm):
             a = [self.norm_input(part, step) for step, part in enumerate(a.split(rows))]

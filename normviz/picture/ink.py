@@ -73,7 +73,7 @@ def padding_scene(changes: Mapping[str, np.ndarray], padding: np.ndarray) -> Sce
     told = ", ".join(f"{style_of(arm).name} {values[-1]:.2g}" for arm, values in changes.items())
     picture.alt = (
         f"Largest change of a real token's output, over the outputs' root mean square, "
-        f"with {padding[-1]} steps of padding more: {told}."
+        f"with {padding[-1]:g} steps of padding more: {told}."
     )
     return picture
 
