@@ -109,12 +109,19 @@ def test_a_calibration_is_positive_and_survives_json():
     assert Machine.from_dict(json.loads(json.dumps(plain))) == found
 
 
+def work(milliseconds):
+    """Keeps the processor busy: by its own time, which is what one thread is timed by."""
+    end = time.thread_time() + milliseconds / 1000
+    while time.thread_time() < end:
+        pass
+
+
 # Timing in turn ---------------------------------------------------------------------------------------------
 
 
 def test_calls_take_turns_and_each_is_measured_as_often():
     order, told = [], []
-    calls = {name: lambda name=name: order.append(name) or time.sleep(1e-3) for name in "ab"}
+    calls = {name: lambda name=name: order.append(name) or work(1) for name in "ab"}
     found = paired(calls, rounds=4, warmup=1, least=0, tell=told.append)
     # one to warm up and one to see how long it takes, then A B, B A, A B, B A
     assert "".join(order[-8:]) == "abbaabba" and len(order) == 12
@@ -122,7 +129,7 @@ def test_calls_take_turns_and_each_is_measured_as_often():
 
 
 def test_a_call_that_takes_longer_is_seen_to():
-    found = paired({"short": lambda: time.sleep(2e-3), "long": lambda: time.sleep(8e-3)}, rounds=7, warmup=1)
+    found = paired({"short": lambda: work(2), "long": lambda: work(8)}, rounds=7, warmup=1)
     ratio = found.ratio("short", "long")
     assert ratio.median < 0.8 and ratio.ci[1] < 1 and ratio.rounds == 7
     assert found.best("long") >= 8e-3 and found.median("long") >= found.best("long")
@@ -148,6 +155,13 @@ def test_bad_calls_are_named():
         paired({})
     with pytest.raises(ValueError, match="rounds=0"):
         paired({"it": int}, rounds=0)
+
+
+def test_one_thread_is_timed_by_its_own_clock_and_several_by_the_walls():
+    for number, sleeps in ((1, False), (2, True)):
+        with threads(number):
+            took = paired({"sleep": lambda: time.sleep(0.01)}, rounds=1, warmup=1, least=0).best("sleep")
+            assert (took >= 0.01) == sleeps and ("wall" in environment()["clock"]) == sleeps
 
 
 def test_threads_are_fixed_recorded_and_given_back():

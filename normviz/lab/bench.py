@@ -16,6 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+CLOCKS = {"one": "CPU time of the thread", "many": "wall clock", "cuda": "CUDA events"}
+
 
 class Ratio(NamedTuple):
     """Ratio of two times over rounds: median, quartiles, and a 95 % bootstrap interval of the median."""
@@ -63,7 +65,8 @@ def paired(
     """Times all calls in turn, A B C, C B A, A B C, …: a drift of the machine cancels from their ratios.
 
     rounds: how often each is measured; warmup: calls of each before that; least: seconds that one measurement lasts
-    at least, by repeating a short call; device: where the work runs; on a GPU time is read from CUDA events.
+    at least, by repeating a short call; device: where the work runs.  Time is CPU time where torch has one thread, wall
+    time where it has several, and that of CUDA events on a GPU.
     tell: called with a line whenever a round is done.
 
     Raises ValueError for no calls or fewer than one round.
@@ -90,12 +93,14 @@ def paired(
 
 def _clock(device: torch.device) -> Callable[[Callable, int], float]:
     """A function (call, repeats) -> seconds a call."""
+    # One thread's own time leaves out what the machine did for others meanwhile; several threads need the wall's
+    now = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
 
     def on_cpu(call, repeats):
-        start = time.perf_counter()
+        start = now()
         for _ in range(repeats):
             call()
-        return (time.perf_counter() - start) / repeats
+        return (now() - start) / repeats
 
     def on_gpu(call, repeats):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -125,9 +130,10 @@ def environment(device="cpu") -> dict:
     """What a timing depends on: device, cores, threads, load, versions."""
     device = torch.device(device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+    clock = "cuda" if device.type == "cuda" else "one" if torch.get_num_threads() == 1 else "many"
     packages = ("torch", "numpy", "transformers", "timm", "vit-pytorch")
     return {
-        "device": device.type, "name": name, "cores": os.cpu_count(), "threads": torch.get_num_threads(),
+        "device": device.type, "clock": CLOCKS[clock], "name": name, "cores": os.cpu_count(), "threads": torch.get_num_threads(),
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None, "precision": "float32",
         "matmul_precision": torch.get_float32_matmul_precision(), "python": platform.python_version(),
         "versions": {p: v for p in packages if (v := _version(p))},
