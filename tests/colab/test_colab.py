@@ -9,6 +9,7 @@ import nbformat
 import pytest
 from browser.explorer_checks import drive_by_keyboard
 from browser.servers import ROOT, environment
+from browser.training_checks import stop_by_keyboard, write_training
 from nbclient import NotebookClient
 
 pytestmark = pytest.mark.colab
@@ -35,6 +36,14 @@ def test_the_explorer_obeys_the_keyboard_in_the_classic_page(classic):
     page.run_all()
     drive_by_keyboard(page)
     page.screenshot("explorer-classic", page.explorer())
+
+
+@pytest.mark.browser
+def test_stop_ends_a_training_in_the_classic_page(classic, tmp_path):
+    page = classic(write_training(tmp_path / "notebooks"))
+    stop_by_keyboard(page, "classic")
+    said = page.page.locator(".output_stdout").all_inner_texts()
+    assert "said by the training's cell" in said[0] and said[1].startswith("kept ")
 
 
 @pytest.fixture
