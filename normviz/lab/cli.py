@@ -112,6 +112,7 @@ def _bench(arguments) -> int:
         number_of_threads=arguments.threads,
         compiled=not arguments.no_compile,
         quick=arguments.quick,
+        save=lambda record: save_costs(record, arguments.results),
     )
     if record["not_compiled"]:
         print(f"not compiled: {record['not_compiled']}")

@@ -174,13 +174,14 @@ def measure_costs(
     compiled: bool = True,
     quick: bool = False,
     tell=print,
+    save: Callable[[dict], object] | None = None,
 ) -> dict:
     """The record of this machine: `measure_layers`, and for every network, batch and mode its time over LN's.
 
     compiled: also with torch.compile, where it works (the record says why not); quick: few rounds, small sizes.
+    save: called with the record so far after every comparison, so that an interrupted measurement leaves what it has.
     """
     device = torch.device(device)
-    rounds = 3 if quick else 15
     problem = "left out on demand" if not compiled else compile_problem(device)
     modes = ["eager"] + ([] if problem else ["compiled"])
     if device.type == "cuda" and not problem:
@@ -191,17 +192,20 @@ def measure_costs(
             grid, device=device, number_of_threads=None, rounds=3 if quick else 7, tell=tell
         )
         record |= {"about": __doc__.splitlines()[0], "not_compiled": problem, "networks": []}
-        for network, mode in product(("ours",) if quick else NETWORKS, modes):
+        for mode, network in product(modes, ("ours",) if quick else NETWORKS):
             for batch in BATCHES.get(device.type, BATCHES["cpu"])[network]:
                 if network == "deit-s" and device.type == "cpu" and mode != "eager" and batch == 1:
                     continue  # half a minute of compiling for each variant; the large batch is the one that pays
                 # Compiled, "removed" is to the letter the program that "folded" is
                 variants = VARIANTS if mode == "eager" else VARIANTS[:-1]
+                rounds = 3 if quick else 9 if network == "deit-s" else 15
                 found = time_networks(
                     network, batch, mode, device=device, rounds=rounds, variants=variants, tell=tell
                 )
                 record["networks"].append(_row(network, batch, mode, found))
                 tell(_line(record["networks"][-1]))
+                if save is not None:
+                    save(record)
     return record
 
 
