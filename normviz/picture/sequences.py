@@ -25,7 +25,7 @@ SIZES = (2, 4, 8, 16, 32, 64, 128)
 SEEDS = 10
 DRAWS = 100  # batches that tell how noisy a mean is
 EPS = 1e-5
-WIDTH = 940
+WIDTH = 840  # fits JupyterLab beside its file browser on a small screen
 PADDING = "#D8D8D8"
 
 
@@ -205,7 +205,7 @@ def _caption(state: State, found: Mapping) -> str:
     return text.replace("-", "−")
 
 
-LEFT, ACROSS = 62, 600  # of the three panels over time
+LEFT, ACROSS = 62, 520  # of the three panels over time
 
 
 def scene(state: State, reading: Reading, *, with_text: bool = False) -> Scene:
@@ -218,8 +218,8 @@ def scene(state: State, reading: Reading, *, with_text: bool = False) -> Scene:
     x = LEFT + ACROSS * (state.step + 0.5) / last
     line = [[(x, 32), (x, 148)], [(x, 186), (x, 252)], [(x, 296), (x, 448)]]
     picture.items.append(Strokes(np.array(line), INK, 1.4, name="cursor"))
-    picture.items += _digit(Box(706, 36, 208, 208), state, reading)
-    picture.items += _words(706, 300, state, reading)
+    picture.items += _digit(Box(622, 36, 208, 208), state, reading)
+    picture.items += _words(622, 300, state, reading)
     return with_caption(picture) if with_text else picture
 
 
@@ -236,7 +236,7 @@ def _batch(box: Box, state: State, reading: Reading) -> list:
     most = FEATURES[state.feature][1]
     title = f"{state.batch_size} sequences, longest first; light is {state.feature} 0, dark is {most:g}"
     items = [
-        Label(box.x, box.y - 10, "The batch, a row a sequence, longest first", 13, bold=True),
+        Label(box.x, box.y - 10, "The batch, longest first", 13, bold=True),
         Raster(box.x, box.y, box.width, box.height, np.rint(colors).astype(np.uint8), title),
         Label(box.x - 42, box.y + box.height / 2, "sequence", anchor="middle", angle=90),
     ]
@@ -297,7 +297,7 @@ def _mean(box: Box, state: State, reading: Reading) -> list:
 
 def _digit(box: Box, state: State, reading: Reading) -> list:
     """The longest digit, its pixels in reading order, the one of this step framed."""
-    items = [Label(box.x, box.y - 10, "The longest digit of the batch", 13, bold=True)]
+    items = [Label(box.x, box.y - 10, "The longest digit", 13, bold=True)]
     items += numbered(box, digit_images(1797)[reading.images[0]], numbers=False)
     if state.step < reading.lengths[0]:
         row, column = reading.steps[0, state.step, :2]
@@ -322,9 +322,7 @@ def _words(x: float, y: float, state: State, reading: Reading) -> list:
     for i, (name, color, mean, var, dashed) in enumerate(lines):
         at = y + 24 + 20 * i
         items.append(Strokes(np.array([[(x, at - 4), (x + 26, at - 4)]]), color, 2.4, dashed))
-        text = (
-            f"{name}: μ {mean:.2f}, σ {var**0.5:.2f}" if np.isfinite(mean) else f"{name}: nothing to average"
-        )
+        text = f"{name}: μ {mean:.2f}, σ {var**0.5:.2f}" if np.isfinite(mean) else f"{name}: nobody is left"
         items.append(Label(x + 34, at, text))
     at = y + 64
     band = mix(style_of("bn").color, PAPER, 0.68)
