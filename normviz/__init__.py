@@ -44,7 +44,7 @@ _LAZY = {
     "explore_inside": "normviz.picture.inside_widget",
     "explore_invariance": "normviz.picture.geometry_widget",
     "explore_scaling": "normviz.picture.inside_widget",
-    "draw_batches": "normviz.picture.batches",
+    "draw_batches": "normviz.picture.batches_scene",
     "draw_histograms": "normviz.picture.histograms",
     "explore_batches": "normviz.picture.batches_widget",
     "draw_outlier": "normviz.picture.outlier",

@@ -6,6 +6,7 @@ import ipywidgets as w
 
 from normviz.picture import batches as view
 from normviz.picture import outlier
+from normviz.picture.batches_scene import scene
 from normviz.picture.widgets import SceneExplorer, buttons, int_slider
 
 _WIDE = w.Layout(width="270px")
@@ -44,7 +45,7 @@ class BatchesExplorer(SceneExplorer):
     def scene(self, with_text: bool = False):
         self.state = view.State(**{name: control.value for name, control in self.controls.items()})
         self.reading = view.read(self.population, self.state)
-        return view.scene(self.population, self.state, self.reading, with_text=with_text)
+        return scene(self.population, self.state, self.reading, with_text=with_text)
 
 
 def explore_batches(
