@@ -157,6 +157,8 @@ def test_evaluation_refuses_what_it_cannot_show():
     ):
         with pytest.raises(ValueError, match=word):
             nv.explore_evaluation(wrong, np.zeros((7, 8, 8)), arm=arm)
+    with pytest.raises(ValueError, match="no test tokens in ln, bn"):
+        nv.explore_evaluation(make_looks()[0], np.zeros((4, 8, 8)))
 
 
 def test_losses_of_every_evaluation_are_drawn_and_told():

@@ -3,8 +3,10 @@
 import hashlib
 import http.server
 import io
+import os
 import tarfile
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,15 +56,18 @@ WHOLE["cifar-10-batches-bin/test_batch.bin"] = records(2, seed=6)
 
 @pytest.fixture
 def serve(monkeypatch):
-    """serve(content) makes the first source answer 404 and the second one with `content`."""
+    """serve(content) makes the first source answer 404 and the second one with `content`.
+
+    promised: the length that it announces; a longer one than the content is a connection that breaks off.
+    """
     servers = []
 
-    def start(content, sha256=None):
+    def start(content, sha256=None, promised=None):
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
                 found = self.path == "/second.tar.gz"
                 self.send_response(200 if found else 404)
-                self.send_header("Content-Length", str(len(content) if found else 0))
+                self.send_header("Content-Length", str((promised or len(content)) if found else 0))
                 self.end_headers()
                 if found:
                     self.wfile.write(content)
@@ -161,6 +166,16 @@ def test_wrong_hash_is_refused(serve, tmp_path):
     assert not list(tmp_path.rglob("*"))
 
 
+@pytest.mark.parametrize("sha256", [None, "that of the whole"])
+def test_download_that_breaks_off_leaves_nothing(sha256, serve, tmp_path):
+    whole = archive(WHOLE)
+    serve(whole[: len(whole) // 2], sha256 and hashlib.sha256(whole).hexdigest(), promised=len(whole))
+    with pytest.raises(DataError, match="could not be fetched") as caught:
+        load_cifar10(cache=tmp_path)
+    assert all(source in str(caught.value) for source in data.CIFAR10_SOURCES)
+    assert not list(tmp_path.rglob("*"))
+
+
 def test_archive_that_leads_out_writes_nothing_outside(serve, tmp_path):
     outside = str(tmp_path / "absolute-evil.txt")
     evil = {"../evil.txt": b"x", outside: b"x", "cifar-10-batches-bin/../../evil.txt": b"x"}
@@ -193,6 +208,35 @@ def test_cache_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DataError, match=r"cannot be kept in .*folder="):
         load_cifar10(cache=tmp_path / "file" / "cache")
+
+
+def read_only(monkeypatch, folder):
+    """Nothing can be made in `folder` any more.  Its mode says so to users; root has to be stopped by hand."""
+    folder.chmod(0o555)
+    make = os.mkdir
+
+    def mkdir(path, *arguments, **options):
+        if Path(os.fsdecode(path)).is_relative_to(folder):
+            raise PermissionError(13, "Permission denied", str(path))
+        return make(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+
+
+def test_read_only_cache_that_is_whole_is_used(serve, tmp_path, monkeypatch):
+    serve(archive(WHOLE))
+    first = load_cifar10(cache=tmp_path)
+    read_only(monkeypatch, tmp_path)
+    monkeypatch.setattr(data, "CIFAR10_SOURCES", ("http://127.0.0.1:9/nobody",) * 2)
+    assert torch.equal(load_cifar10(cache=tmp_path).train_x, first.train_x)
+
+
+def test_read_only_cache_that_is_empty_is_an_error(serve, tmp_path, monkeypatch):
+    serve(archive(WHOLE))
+    read_only(monkeypatch, tmp_path)
+    with pytest.raises(DataError, match=r"cannot be kept in .*folder="):
+        load_cifar10(cache=tmp_path)
+    assert not list(tmp_path.rglob("*"))
 
 
 def test_unknown_data_set():
