@@ -60,7 +60,7 @@ def check(explorer):
         value = batch[0][state.step][list(FEATURES).index(state.feature)]
         expected = (value - values.mean()) / (values.var(correction=0) + EPS).sqrt()
         assert reading.normalized == pytest.approx(float(expected), abs=1e-4)
-        said = re.search(r"is normalized to ([+−][\d.]+),", reading.caption)[1]
+        said = re.search(r"is normalized to ([+−]?[\d.]+),", reading.caption)[1]
         assert float(said.replace("−", "-")) == pytest.approx(float(expected), abs=6e-3)
     else:
         assert np.isnan(reading.value) and "ended" in reading.caption

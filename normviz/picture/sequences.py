@@ -197,12 +197,16 @@ def _caption(state: State, found: Mapping) -> str:
         )
     if alive:
         text += f" The longest digit's {state.feature} {found['value']:.3g} is normalized to "
-        text += f"{found['normalized']:+.2f}, by all digits' statistics to {found['ideal']:+.2f}."
+        text += f"{_signed(found['normalized'])}, by all digits' statistics to {_signed(found['ideal'])}."
         if state.per_step and state.masked and alive == 1:
             text += " A lone sequence is its own mean: whatever it holds becomes 0."
     else:
         text += " Every sequence of the batch has ended; the shared statistics are there all the same."
     return text.replace("-", "−")
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}" if abs(value) >= 0.005 else "0.00"
 
 
 LEFT, ACROSS = 62, 520  # of the three panels over time
@@ -338,7 +342,7 @@ def _words(x: float, y: float, state: State, reading: Reading) -> list:
         for i, (name, value) in enumerate(
             (("this batch", reading.normalized), ("all digits", reading.ideal))
         ):
-            text = f"{value:+.2f}".replace("-", "−") if np.isfinite(value) else "—"
+            text = _signed(value).replace("-", "−") if np.isfinite(value) else "—"
             items.append(Label(x, y + 118 + 20 * i, text, 14, bold=True))
             items.append(Label(x + 62, y + 118 + 20 * i, f"by {name}"))
     return items

@@ -7,7 +7,7 @@ import ipywidgets as w
 from normviz.picture import sequences as view
 from normviz.picture.widgets import SceneExplorer, buttons, int_slider
 
-_WIDE = w.Layout(width="290px")
+_WIDE = w.Layout(width="265px")
 
 
 class TimeExplorer(SceneExplorer):
@@ -28,10 +28,12 @@ class TimeExplorer(SceneExplorer):
         scopes = [("per step", True), ("shared", False)]
         masks = [("left out", True), ("counted", False)]
         choices = {
-            "per_step": buttons("statistics", scopes, start.per_step, "84px"),
-            "masked": buttons("padding", masks, start.masked, "84px"),
-            "feature": buttons("feature", list(view.FEATURES), start.feature, "70px"),
+            "per_step": buttons("statistics", scopes, start.per_step, "76px"),
+            "masked": buttons("padding", masks, start.masked, "76px"),
+            "feature": buttons("feature", list(view.FEATURES), start.feature, "62px"),
         }
+        for choice in choices.values():
+            choice.layout.flex = "0 0 auto"  # a narrow page moves a group to the next line as a whole
         super().__init__(sliders, choices)
 
     def scene(self, with_text: bool = False):
