@@ -1,6 +1,7 @@
 """The probes: each number against its definition, and no trace left behind."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -164,3 +165,13 @@ def test_looks_inside_find_the_loudest_image_and_change_nothing():
         # With σ = 1.5 the longest token at the first block belongs to one of the images of highest contrast
         loudest = sorted(range(64), key=lambda i: -look["contrast"][i])[:5]
         assert look["norm1"][0]["longest"][0][0] in loudest
+
+
+def test_the_cost_of_a_probe_can_be_measured(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[1])
+    from benchmarks.probes import compare, table
+
+    row = compare("heavy", "bn", load_images("digits"), pairs=3)
+    assert row["run_percent"] == pytest.approx(row["probed_step_percent"] / row["probe_every"], abs=1e-3)
+    assert row["plain_ms"] > 0 and row["quartiles_percent"][0] <= row["quartiles_percent"][1]
+    assert f"{row['plain_ms']:.1f} ms" in table([row])
