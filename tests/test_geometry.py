@@ -79,9 +79,9 @@ def check_drawing(scene, state, panels):
     ):
         k = list(panels).index(panel.method)
         wide = geometry.WIDTH / 3
-        half = min(wide - 12, 308) / 2
+        half = min(wide - 8, 280) / 2
         view = geometry.View(
-            state.turn, state.tilt, ((k + 0.5) * wide, 44 + 154), half / geometry.extent(panels)
+            state.turn, state.tilt, ((k + 0.5) * wide, 44 + 140), half / geometry.extent(panels)
         )
         np.testing.assert_allclose(followed.points[0].mean(axis=0), view(panel.points[state.token]), atol=0.5)
         assert k * wide <= followed.points[..., 0].min() and followed.points[..., 0].max() <= (k + 1) * wide

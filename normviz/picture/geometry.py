@@ -30,7 +30,7 @@ STEPS = ("raw", "centred", "scaled", "affine")
 PLACES = 16  # tokens of an image
 MOST_IMAGES = 5
 RADIUS = 3**0.5  # √D
-WIDTH = 940
+WIDTH = 840  # px, what JupyterLab shows beside its sidebar
 IMAGE_MARKS = ("circle", "square", "triangle", "diamond", "star")  # an image has its marker and its hue
 IMAGE_HUES = (HUES[4], HUES[5], HUES[2], HUES[6], HUES[0])
 
@@ -60,7 +60,8 @@ class Panel:
     """One method's tokens, float64, images × 16 of them in reading order.
 
     steps: (4, T, 3), the tokens at raw, centred, scaled and affine; points: (T, 3), where the state's step has them;
-    centre, axes: (3,), centre and half axes of the surface that goes along (sphere or ellipsoid) at this step.
+    centre, axes: (3,), centre and half axes of the surface that goes along (sphere or ellipsoid) at this step;
+    reach: how far from the origin tokens or surface come at any step.
     """
 
     method: str
@@ -68,6 +69,7 @@ class Panel:
     points: np.ndarray
     centre: np.ndarray
     axes: np.ndarray
+    reach: float
 
     @property
     def lengths(self) -> np.ndarray:
@@ -118,8 +120,10 @@ def read(state: State) -> dict[str, Panel]:
             centres, axes = [np.zeros(3)] * 3, [np.ones(3)] * 3
         centres.append(centres[2] * weight.numpy() + bias.numpy())
         axes.append(axes[2] * np.abs(weight.numpy()))
+        surfaces = np.linalg.norm(centres, axis=1) + RADIUS * np.max(axes, axis=1)
+        reach = max(float(np.linalg.norm(steps, axis=2).max()), float(surfaces.max()))
         at = lambda values: _between(np.asarray(values, float), state.step)  # noqa: E731
-        panels[method] = Panel(method, steps, at(steps), at(centres), RADIUS * at(axes))
+        panels[method] = Panel(method, steps, at(steps), at(centres), RADIUS * at(axes), reach)
     return panels
 
 
@@ -205,8 +209,7 @@ def _dots(view: View, points: np.ndarray, which: np.ndarray) -> list:
 
 def extent(panels: dict[str, Panel]) -> float:
     """Half the side of the cube that every picture shows: nothing leaves it at any step, so steps can be compared."""
-    longest = max(float(np.linalg.norm(panel.steps, axis=2).max()) for panel in panels.values())
-    return max(2.6, 1.08 * longest)
+    return 1.08 * max(panel.reach for panel in panels.values())
 
 
 def _panel(box: Box, state: State, panel: Panel, reach: float) -> list:
@@ -278,9 +281,9 @@ def _followed(view: View, state: State, panel: Panel) -> list:
 
 
 AIMS = {
-    "layer_token": "plane of mean 0 and sphere of radius √3: a circle",
-    "rms": "no plane; the whole sphere of radius √3",
-    "batch": "ellipsoid with half axes √3·σ: made round",
+    "layer_token": "where plane and sphere meet: a circle",
+    "rms": "the whole sphere of radius √3",
+    "batch": "the ellipsoid of all, √3·σ, made round",
 }
 
 
@@ -313,19 +316,19 @@ def describe(state: State, panels: dict[str, Panel]) -> str:
 
 def geometry_scene(state: State, panels: dict[str, Panel], *, with_text: bool = False) -> Scene:
     """The same tokens under three methods, side by side, from one point of view and on one scale."""
-    picture = Scene(WIDTH, 420, describe(state, panels))
+    picture = Scene(WIDTH, 392, describe(state, panels))
     reach, wide = extent(panels), WIDTH / len(panels)
     for k, (method, panel) in enumerate(panels.items()):
-        box = Box(k * wide + 6, 44, wide - 12, 308)
+        box = Box(k * wide + 4, 44, wide - 8, 280)
         picture.items += _panel(box, state, panel, reach)
         picture.items.append(Label(k * wide + 12, 18, METHODS[method].name, 14, bold=True))
         picture.items.append(Label(k * wide + 12, 36, AIMS[method], color=MUTED))
         mean = float(panel.points[state.token].mean())
         text = f"mean {0.0 if abs(mean) < 5e-3 else mean:.2f}, length {panel.lengths[state.token]:.2f}"
-        picture.items.append(Label(k * wide + 12, 372, f"token lengths: {_span(panel)}"))
-        picture.items.append(Label(k * wide + 12, 390, f"followed token: {text.replace('-', '−')}"))
+        picture.items.append(Label(k * wide + 12, 344, f"token lengths: {_span(panel)}"))
+        picture.items.append(Label(k * wide + 12, 362, f"followed token: {text.replace('-', '−')}"))
         if k:
-            line = np.array([[(k * wide, 8), (k * wide, 394)]])
+            line = np.array([[(k * wide, 8), (k * wide, 366)]])
             picture.items.append(Strokes(line, GREY, 0.8, name="rule"))
     picture.items += _key(state)
     return with_caption(picture) if with_text else picture
@@ -333,16 +336,16 @@ def geometry_scene(state: State, panels: dict[str, Panel], *, with_text: bool = 
 
 def _key(state: State) -> list:
     """Which marker is which image."""
-    x, y = 12.0, 412.0
+    x, y = 12.0, 384.0
     items: list = [
         Shapes((np.array([x + 6, y - 4]) + 7.0 * _MARKS[0])[None], [HUES[3]], stroke=INK, width=1.8)
     ]
     items.append(Label(x + 18, y, "followed, with its way from raw"))
-    x += 250
+    x += 236
     for i in range(state.images):
         items.append(Shapes((np.array([x + 6, y - 4]) + 6.0 * _MARKS[i])[None], [IMAGE_HUES[i]]))
         items.append(Label(x + 17, y, f"image {i}"))
-        x += 84
+        x += 78
     items.append(
         Label(WIDTH - 12, y, f"step {state.step:.1f}: {step_name(state.step)}", anchor="end", bold=True)
     )

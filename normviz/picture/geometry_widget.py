@@ -7,7 +7,7 @@ import ipywidgets as w
 from normviz.picture import geometry, invariance
 from normviz.picture.widgets import SceneExplorer, buttons, int_slider
 
-WIDE, SLIM = w.Layout(width="330px"), w.Layout(width="290px")
+WIDE, SLIM = w.Layout(width="330px"), w.Layout(width="270px")  # three slim ones beside each other
 
 
 def _float_slider(
@@ -79,16 +79,16 @@ class InvarianceExplorer(SceneExplorer):
         super().__init__(
             {
                 "scope": buttons("change", scopes, start.scope, "100px"),
+                "evaluation": buttons("mode", modes, start.evaluation, "90px"),
+            },
+            {
                 "scale": w.SelectionSlider(
                     options=scales, value=start.scale, description="scale x", layout=SLIM
                 ),
                 "shift": _float_slider("shift x", start.shift, *invariance.SHIFTS, 0.25),
-            },
-            {
                 "weights": w.SelectionSlider(
                     options=scales, value=start.weights, description="weights ×", layout=SLIM
                 ),
-                "evaluation": buttons("mode", modes, start.evaluation, "90px"),
             },
         )
 

@@ -37,7 +37,7 @@ SCALES = (0.125, 0.25, 0.5, 0.8, 1.0, 1.25, 2.0, 4.0, 8.0)
 SHIFTS = (-3.0, 3.0)
 STILL = 0.01  # an output that moves by less than this share of its length is called still; what is left is ε
 LIMIT = 2.0  # of the maps of differences, in units of a normalized feature
-WIDTH = 940
+WIDTH = 840  # px, what JupyterLab shows beside its sidebar
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def describe(state: State, reading: Reading) -> str:
     )
 
 
-CELL = (17.0, 15.0)  # px, a feature wide, a token high
+CELL = (15.5, 15.0)  # px, a feature wide, a token high
 
 
 def invariance_scene(state: State, reading: Reading, *, with_text: bool = False) -> Scene:
@@ -168,7 +168,7 @@ def invariance_scene(state: State, reading: Reading, *, with_text: bool = False)
     picture.items.append(Label(16, middle, "tokens", anchor="middle", angle=90))
     picture.items.append(Label(box.x + wide / 2, box.y + box.height + 16, "features", anchor="middle"))
     for k, method in enumerate(METHODS_SHOWN):
-        box = Box(236 + k * 180, top, wide, tokens * CELL[1])
+        box = Box(206 + k * 161, top, wide, tokens * CELL[1])
         picture.items += _map(
             box, reading.moves[method], reading.changed, LIMIT, f"{name_of(method)}, moved by"
         )
