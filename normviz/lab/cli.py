@@ -99,6 +99,8 @@ def _train(arguments) -> int:
 
 
 def _bench(arguments) -> int:
+    from functools import partial
+
     import torch
 
     from normviz.lab.cost import measure_costs, save_costs
@@ -112,6 +114,7 @@ def _bench(arguments) -> int:
         number_of_threads=arguments.threads,
         compiled=not arguments.no_compile,
         quick=arguments.quick,
+        tell=partial(print, flush=True),
         save=lambda record: save_costs(record, arguments.results),
     )
     if record["not_compiled"]:

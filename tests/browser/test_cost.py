@@ -25,11 +25,11 @@ def test_the_explorer_of_costs_obeys_the_keyboard_and_measures(open_lab, theme):
         return caption.inner_text()
 
     before = int(page.value("batch"))
-    text = shown(f"{before} × 64 tokens of 192 features", "not measured")
+    shown(f"{before} × 197 tokens of 48 features", "Measured")
     page.press("batch", "ArrowLeft")
     after = BATCHES[BATCHES.index(before) - 1]
-    text = shown(f"{after} × 64 tokens of 192 features")
-    assert f"{2 * after * 64:,} statistics" in text and page.value("batch") == str(after)
+    text = shown(f"{after} × 197 tokens of 48 features", "not measured")
+    assert f"{2 * after * 197:,} statistics" in text and page.value("batch") == str(after)
     page.press("tokens", "Home")
     page.press("width", "End")
     shown(f"{after} × 16 tokens of 768 features")
