@@ -93,10 +93,10 @@ def evaluation_scene(
     images: np.ndarray, state: EvalState, reading: EvalReading, *, patch: int, with_text=False
 ) -> Scene:
     """Lengths over blocks by both statistics, and the image of the longest test token.  images: test set (n, H, W)."""
-    picture = Scene(WIDTH, 372, reading.caption)
+    picture = Scene(WIDTH, 384, reading.caption)
     lengths = reading.lengths
     depth, everything = len(lengths["batch"]), np.concatenate(list(lengths.values()))
-    frame = Frame(Box(72, 66, 596, 240), (0, max(depth - 1, 1)), (1.0, _top(everything)), log=True)
+    frame = Frame(Box(72, 82, 596, 240), (0, max(depth - 1, 1)), (1.0, _top(everything)), log=True)
     ticks = {float(i): str(i) for i in range(0, depth, 1 if depth <= 10 else 3)}
     heading = (
         f"Longest of all test tokens behind every block ({style_of(state.arm).name}, step {reading.step})"
@@ -108,15 +108,17 @@ def evaluation_scene(
             Strokes(path(frame, np.arange(depth), lengths[name]), style.color, 2.4, style.dashed, name)
         )
         picture.items.append(_dots(frame(np.flatnonzero(known), lengths[name][known]), style, 5.0))
-        picture.items += _key(style, 72 + 250 * i, 48)
+        picture.items += _key(style, 72 + 250 * i, 46)
         if not known.all():
             first = int(np.flatnonzero(~known)[0])
             x, y = frame(first, TOPS[-1])
-            end = {"x": x + 6, "anchor": "start"} if first < depth * 0.6 else {"x": x - 6, "anchor": "end"}
+            line = np.array([[(x, y), (x, y + frame.box.height)]])
+            picture.items.append(Strokes(line, style.color, 1.0, True, "not finite"))
+            anchor = "end" if first > 0.8 * depth else "start" if first < 0.2 * depth else "middle"
+            text = f"not finite from block {first} on"
             picture.items.append(
-                Strokes(np.array([[(x, y), (x, y + 240)]]), style.color, 1.0, True, "not finite")
-            )
-            picture.items.append(Label(y=y + 14, text=f"not finite from block {first} on", bold=True, **end))
+                Label(x, y - 6, text, anchor=anchor, color=INK, bold=True)
+            )  # above the curves
     image, place = reading.token
     box = Box(712, 66, 150, 150)
     picture.items.append(Label(box.x, 22, "The longest token", 13, bold=True))
