@@ -331,11 +331,10 @@ def _words(x: float, y: float, state: State, reading: Reading) -> list:
     at = y + 64
     band = mix(style_of("bn").color, PAPER, 0.68)
     items.append(Shapes(np.array([[(x, at - 9), (x + 26, at - 9), (x + 26, at), (x, at)]]), [band]))
-    text = (
-        f"scatter of the mean: {reading.noise[t]:.2f}"
-        if np.isfinite(reading.noise[t])
-        else "no such batch gets here"
-    )
+    noise = reading.noise[t]
+    text = "no such batch gets here"
+    if np.isfinite(noise):
+        text = f"scatter of the mean: {noise:.2f}" if noise >= 0.005 else f"scatter of the mean: {noise:.1g}"
     items.append(Label(x + 34, at, text))
     if np.isfinite(reading.value):
         items.append(Label(x, y + 96, f"{state.feature} {reading.value:.3g} is normalized to", 13, bold=True))
