@@ -40,7 +40,7 @@ def test_without_probes_there_is_the_loss_alone():
 
 def test_before_the_first_step_it_says_what_it_will_be():
     chart = LiveChart()
-    assert "has not begun" in chart.twin().alt
+    assert "grow here" in chart.twin().alt
     assert chart.on_step(a_run(done=0, probes={})) is True
 
 

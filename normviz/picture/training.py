@@ -25,7 +25,7 @@ from normviz.picture.widgets import COLORS, Explorer
 SHARE = 0.02  # of the time that the chart may take
 INTERVAL = 0.5  # seconds between two pictures, at least
 PANEL = (NOTEBOOK_WIDTH, 270)
-WAITING = (
+WAITING = "A live chart: the curves of a training grow here while its cell runs."
     "The chart of a training that has not begun: here its curves grow while the cell below the button runs."
 )
 
