@@ -26,8 +26,6 @@ SHARE = 0.02  # of the time that the chart may take
 INTERVAL = 0.5  # seconds between two pictures, at least
 PANEL = (NOTEBOOK_WIDTH, 270)
 WAITING = "A live chart: the curves of a training grow here while its cell runs."
-    "The chart of a training that has not begun: here its curves grow while the cell below the button runs."
-)
 
 
 def live_scene(histories: Iterable) -> Scene:
