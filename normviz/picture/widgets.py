@@ -105,9 +105,7 @@ class SceneExplorer(Explorer):
 
 def buttons(name: str, options, value, width: str) -> w.ToggleButtons:
     """One of a few named choices, all in sight; each button is `width` (CSS) wide."""
-    # Where the row is too narrow, or of no width of its own, the name goes above the buttons
-    layout = w.Layout(width=f"calc(100px + {len(options)} * ({width} + 6px))")
-    style = {"button_width": width}
+    style, layout = {"button_width": width}, w.Layout(width="auto")
     return w.ToggleButtons(options=options, value=value, description=name, style=style, layout=layout)
 
 
