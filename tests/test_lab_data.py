@@ -296,3 +296,12 @@ def test_flip_and_crop_move_pixels_and_invent_none():
 def test_batch_larger_than_the_data():
     with pytest.raises(ValueError, match="batch=2000 is more than the 1,500 training images"):
         Batches(load_digits(), preset("tame", batch=2000))
+
+
+def test_standardising_leaves_the_images_alone():
+    images = load_images("digits")
+    floats = images.test_x[:4].float()
+    kept = floats.clone()
+    once = images.standardise(floats)
+    assert torch.equal(floats, kept) and torch.equal(images.standardise(floats), once)
+    assert torch.equal(once, images.standardise(images.test_x[:4]))

@@ -60,7 +60,7 @@ class Images:
 
     def standardise(self, x: Tensor) -> Tensor:
         """uint8 (B, C, H, W) to float32 with the training set's mean 0 and variance 1 in each channel."""
-        return x.float().sub_(self.mean).div_(self.std)
+        return x.to(torch.float32, copy=True).sub_(self.mean).div_(self.std)
 
 
 def _make(name: str, train_x, train_y, test_x, test_y) -> Images:
