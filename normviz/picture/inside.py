@@ -19,7 +19,7 @@ SITES = {
 }
 #: Bins of token length over root-mean-square length, ten to a factor of ten
 EDGES = np.logspace(-3, 2, 51)
-WIDTH = 940
+WIDTH = 844  # px: what JupyterLab leaves of a laptop's screen beside its file browser
 
 
 @dataclass(frozen=True)
@@ -79,13 +79,13 @@ def scene(
     images: the training set (n, H, W), which `look["images"]` points into.
     """
     picture = Scene(WIDTH, 440, reading.caption)
-    picture.items += _lengths(Box(62, 40, 420, 150), state, reading)
-    picture.items += _blocks(Box(560, 40, 360, 150), state, reading)
+    picture.items += _lengths(Box(62, 40, 370, 150), state, reading)
+    picture.items += _blocks(Box(510, 40, 324, 150), state, reading)
     picture.items.append(
         Label(12, 256, "The longest tokens: their images, their patches framed", 13, bold=True)
     )
     for i, (image, place, ratio) in enumerate(reading.longest):
-        box = Box(12 + 154 * i, 268, 112, 112)
+        box = Box(12 + 139 * i, 268, 112, 112)
         picture.items += framed_image(box, images[look["images"][image]], place, patch)
         factor = look["contrast"][image]
         text = f"{ratio:.3g} × rms"
@@ -230,7 +230,7 @@ def scaling_scene(state: Scaling, curves: dict[str, np.ndarray], *, with_text: b
     inside = "FFN-BN inside" if state.ffn_bn else "no FFN-BN"
     alt = f"{FRONTS[state.front]} in front, {inside}, {mode}: token × {state.factor} gives output: {grown}."
     picture = Scene(WIDTH, 380, alt)
-    frame = Frame(Box(72, 58, WIDTH - 280, 260), (0, 6), (0.5, 8192), log=True)
+    frame = Frame(Box(72, 58, WIDTH - 262, 260), (0, 6), (0.5, 8192), log=True)
     ticks = {float(np.log2(k)): str(k) for k in FACTORS}
     x = np.log2(FACTORS)
     heading = "How much longer the FFN's output gets when one token grows"

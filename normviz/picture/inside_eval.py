@@ -96,7 +96,7 @@ def evaluation_scene(
     picture = Scene(WIDTH, 384, reading.caption)
     lengths = reading.lengths
     depth, everything = len(lengths["batch"]), np.concatenate(list(lengths.values()))
-    frame = Frame(Box(72, 82, 596, 240), (0, max(depth - 1, 1)), (1.0, _top(everything)), log=True)
+    frame = Frame(Box(72, 82, 540, 240), (0, max(depth - 1, 1)), (1.0, _top(everything)), log=True)
     ticks = {float(i): str(i) for i in range(0, depth, 1 if depth <= 10 else 3)}
     heading = (
         f"Longest of all test tokens behind every block ({style_of(state.arm).name}, step {reading.step})"
@@ -120,7 +120,7 @@ def evaluation_scene(
                 Label(x, y - 6, text, anchor=anchor, color=INK, bold=True)
             )  # above the curves
     image, place = reading.token
-    box = Box(712, 66, 150, 150)
+    box = Box(662, 66, 150, 150)
     picture.items.append(Label(box.x, 22, "The longest token", 13, bold=True))
     picture.items += framed_image(box, images[image], place, patch)
     for i, text in enumerate((f"test image {image}, patch {place}", f"at block {reading.last}:")):

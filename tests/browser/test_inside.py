@@ -135,7 +135,7 @@ def test_the_explorers_obey_the_keyboard(open_lab, looks):
     choose(page, "LN", 2)
     check_evaluation(page, looks, "ln", steps[-1])
     page.page.evaluate("jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Light'})")
-    page.page.wait_for_selector("body[data-jp-theme-light='true']")
+    page.page.wait_for_selector("body[data-jp-theme-light='true']", state="attached")
     page.screenshot_notebook("07_inside-light")
 
 
