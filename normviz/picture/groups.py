@@ -102,7 +102,7 @@ def read(state: State) -> Reading:
 def _caption(state: State, shape: tuple[int, ...], through: dict[int, float]) -> str:
     size = len(MAPS) // state.groups
     also = [title(key) for key in coincides_with("group", shape, state.groups)]
-    name = title("group", state.groups) + (f" (the sets of {', '.join(also)})" if also else "")
+    name = title("group", state.groups) + (f", with the sets of {', '.join(also)}" if also else "")
     others = ", ".join(f"{value:.2f} with G={groups}" for groups, value in through.items())
     return (
         f"{name}: {len(MAPS)} maps of the {state.image} in groups of {size}; the changed image is "
