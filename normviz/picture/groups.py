@@ -26,7 +26,7 @@ MAPS = tuple(FILTERS)
 GROUPS = tuple(divisors(len(MAPS)))
 LOUD = MAPS.index("edge |")  # the map that `gain` multiplies
 IMAGES = (*PHOTOS, "digit")
-WIDTH, HEIGHT = 940, 576
+WIDTH, HEIGHT = 844, 576  # px: what JupyterLab leaves of a laptop's screen beside its file browser
 LIMIT = 2.5  # standard deviations that the colours of the normalized maps span either way
 
 
@@ -114,7 +114,7 @@ def _caption(state: State, shape: tuple[int, ...], through: dict[int, float]) ->
 
 # The picture -------------------------------------------------------------------------------------------------
 
-LEFT, STEP = 100, 104.5  # of the maps: the first one's left side, from one to the next
+LEFT, STEP = 92, 93.5  # of the maps: the first one's left side, from one to the next
 _HIGH = 62.0
 _ROWS = {"original": 286.0, "changed": 394.0, "difference": 488.0}
 
@@ -124,15 +124,15 @@ def scene(state: State, reading: Reading, *, with_text: bool = False) -> Scene:
     picture, cells = Scene(WIDTH, HEIGHT, reading.caption), _cells(state, reading)
     heading = title("group", state.groups)
     picture.items.append(Label(12, 18, heading, 15, bold=True))
-    picture.items.append(Label(316, 18, "drawn: 3 × 4 positions", anchor="end", color=MUTED))
-    picture.items += block(cells, Box(4, 26, 316, 186))
+    picture.items.append(Label(300, 18, "drawn: 3 × 4 positions", anchor="end", color=MUTED))
+    picture.items += block(cells, Box(4, 26, 302, 186))
     for i, name in enumerate(("original", "changed")):
-        picture.items += _photo(Box(344 + 158 * i, 34, 146, 97.3), reading.images[i], name)
-    picture.items += _formula(344, 156, state)
+        picture.items += _photo(Box(318 + 142 * i, 34, 132, 88), reading.images[i], name)
+    picture.items += _formula(318, 148, state)
     count, size = count_statistics("group", reading.raw.shape, state.groups), reading.raw[0].size
     text = f"{count.sets} sets of {size // state.groups:,} cells, {count.formula} = {count.values} statistics"
-    picture.items.append(Label(344, 200, text, color=MUTED))
-    picture.items += _bars(Box(716, 38, 212, 118), state, reading)
+    picture.items.append(Label(318, 196, text, color=MUTED))
+    picture.items += _bars(Box(650, 38, 184, 118), state, reading)
     for row, y in enumerate(_ROWS.values()):
         picture.items += _maps(row, y, state, reading, cells.hues[..., 0])
     picture.items.append(Label(12, 236, "The maps after normalization", 13, bold=True))

@@ -16,13 +16,20 @@ class GroupsExplorer(SceneExplorer):
     """Made by `explore_groups`.  `state` and `reading` are what is shown; controls: groups, image, contrast, …"""
 
     def __init__(self, start: view.State):
-        wide = w.Layout(width="300px")
+        wide = w.Layout(width="270px")
 
         def slider(name: str, label: str) -> w.FloatSlider:
             low, high = REACH[name]
             value = getattr(start, name)
             return w.FloatSlider(
-                value=value, min=low, max=high, step=0.1, readout_format=".1f", description=label, layout=wide
+                value=value,
+                min=low,
+                max=high,
+                step=0.1,
+                readout_format=".1f",
+                description=label,
+                layout=wide,
+                style={"description_width": "90px"},
             )
 
         super().__init__(
