@@ -28,12 +28,13 @@ class TimeExplorer(SceneExplorer):
         scopes = [("per step", True), ("shared", False)]
         masks = [("left out", True), ("counted", False)]
         choices = {
-            "per_step": buttons("statistics", scopes, start.per_step, "76px"),
-            "masked": buttons("padding", masks, start.masked, "76px"),
-            "feature": buttons("feature", list(view.FEATURES), start.feature, "62px"),
+            "per_step": buttons("statistics", scopes, start.per_step, "84px"),
+            "masked": buttons("padding", masks, start.masked, "84px"),
+            "feature": buttons("feature", list(view.FEATURES), start.feature, "74px"),
         }
         for choice in choices.values():
-            choice.layout.flex = "0 0 auto"  # a narrow page moves a group to the next line as a whole
+            # A gap between the groups; a narrow page moves one to the next line as a whole
+            choice.layout.flex, choice.layout.margin = "0 0 auto", "2px 28px 2px 2px"
         super().__init__(sliders, choices)
 
     def scene(self, with_text: bool = False):
