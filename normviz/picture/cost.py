@@ -13,7 +13,7 @@ from normviz.picture.colors import HUES, INK, MUTED, PAPER
 from normviz.picture.curves import GRID, _drawn, key, marks, style_of, with_caption
 from normviz.picture.scene import Label, Scene, Shapes, Strokes
 
-WIDTH = 940
+WIDTH = 840  # as wide as a cell of JupyterLab on a small screen
 FILLS = {"ln": HUES[4], "bn": HUES[5], "line": HUES[0], "folded": HUES[2], "linear": "#8A8A8A"}
 BOUNDS = {"call": "the call", "memory": "memory", "arithmetic": "arithmetic", "nothing": "–"}
 ARMS = ("bn", "bn+ffnbn", "folded")
@@ -76,7 +76,7 @@ def _amount(value: float, unit: str = "") -> str:
 def scene(state: State, reading: Reading, *, with_text: bool = False) -> Scene:
     """Two bars a layer on a logarithmic scale, predicted above measured, and beside them what was counted."""
     picture = Scene(WIDTH, 372, reading.caption)
-    left, right, top, row = 212.0, 560.0, 62.0, 52.0
+    left, right, top, row = 200.0, 500.0, 62.0, 52.0
     shown = [p.seconds for p in reading.predicted.values()] + list((reading.measured or {}).values())
     low, high = 1e-7, 10.0 ** math.ceil(math.log10(max(shown) * 1.0001))
 
@@ -92,11 +92,11 @@ def scene(state: State, reading: Reading, *, with_text: bool = False) -> Scene:
     picture.items += [
         Label(12, 22, f"One call on {state.batch} × {state.tokens} tokens of {state.width}", 14, bold=True)
     ]
-    columns = {"time": (572, "predicted"), "moved": (664, "moves"), "operations": (748, "computes")}
-    columns |= {"statistics": (846, "statistics")}
+    columns = {"time": (516, "predicted"), "moved": (604, "moves"), "operations": (682, "computes")}
+    columns |= {"statistics": (766, "statistics")}
     for at, name in columns.values():
         picture.items.append(Label(at, 44, name, color=MUTED))
-    picture.items.append(Label(572, 58, "measured", color=MUTED))
+    picture.items.append(Label(516, 58, "measured", color=MUTED))
     for i, (kind, layer) in enumerate(LAYERS.items()):
         y = top + row * i
         picture.items.append(Label(12, y + 17, layer.name, bold=kind in ("ln", "bn", "folded")))
@@ -104,11 +104,11 @@ def scene(state: State, reading: Reading, *, with_text: bool = False) -> Scene:
         why = "gone: nothing is called" if kind == "folded" else f"decided by {BOUNDS[found.bound]}"
         picture.items.append(Label(12, y + 34, why, color=MUTED))
         picture.items += _bar(x, y + 4, found.seconds, PAPER, f"predicted-{kind}", FILLS[kind], low)
-        picture.items.append(Label(572, y + 17, _time(found.seconds), color=MUTED))
+        picture.items.append(Label(516, y + 17, _time(found.seconds), color=MUTED))
         if reading.measured is not None:
             seconds = reading.measured[kind]
             picture.items += _bar(x, y + 22, seconds, FILLS[kind], f"measured-{kind}", INK, low)
-            picture.items.append(Label(572, y + 35, _time(seconds), bold=True))
+            picture.items.append(Label(516, y + 35, _time(seconds), bold=True))
         statistics = f"{2 * state.batch * state.tokens:,}" if kind == "ln" else "0"
         told = (_amount(reading.moved[kind], "B"), _amount(reading.operations[kind]), statistics)
         for (at, _), text in zip(list(columns.values())[1:], told, strict=True):
@@ -142,7 +142,7 @@ def cost_ratios(records: Iterable[Mapping], *, limits: tuple[float, float] = (0.
     records = [record for record in records if record["networks"]]
     if not records:
         raise ValueError("records holds no timed network; make one: python -m normviz bench")
-    left, right, high = 250.0, 690.0, 58.0
+    left, right, high = 226.0, 600.0, 58.0
     rows = sum(len(record["networks"]) for record in records)
     picture = Scene(WIDTH, 96 + high * rows + 26 * len(records) + 42, "")
 
@@ -174,8 +174,8 @@ def cost_ratios(records: Iterable[Mapping], *, limits: tuple[float, float] = (0.
                 picture.items.append(marks([(x(ratio["median"]), at)], arm, 5))
                 text = f"{ratio['median']:.3f} ({ratio['low']:.3f}–{ratio['high']:.3f})"
                 picture.items += [
-                    Label(right + 18, at + 4, text),
-                    Label(right + 150, at + 4, style_of(arm).name, color=MUTED),
+                    Label(right + 14, at + 4, text),
+                    Label(right + 146, at + 4, style_of(arm).name, color=MUTED),
                 ]
                 texts.append(f"{style_of(arm).name} {ratio['median']:.2f}")
             told.append(f"{title}: {', '.join(texts)}")

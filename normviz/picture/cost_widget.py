@@ -78,7 +78,7 @@ def _sizes(row: Mapping) -> tuple[int, int, int]:
 
 def _slider(name: str, options: tuple[int, ...], value: int) -> w.SelectionSlider:
     named = [(str(option), option) for option in options]
-    return w.SelectionSlider(options=named, value=value, description=name, layout=w.Layout(width="290px"))
+    return w.SelectionSlider(options=named, value=value, description=name, layout=w.Layout(width="270px"))
 
 
 def explore_cost(
