@@ -133,7 +133,7 @@ def _bar(x, y: float, seconds: float, fill: str, name: str, edge: str, low: floa
     return [Shapes(quad, [fill], [_time(seconds)], stroke=edge, width=1.4, name=name)]
 
 
-def cost_ratios(records: Iterable[Mapping], *, limits: tuple[float, float] = (0.6, 1.3)) -> Scene:
+def cost_ratios(records: Iterable[Mapping], *, limits: tuple[float, float] = (0.6, 1.5)) -> Scene:
     """Inference time of whole networks over that of the LayerNorm network: median and quartiles over paired rounds.
 
     records: as `lab.load_costs` gives them, one a device; limits: ends of the axis, where what lies beyond is drawn.
