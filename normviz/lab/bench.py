@@ -133,7 +133,8 @@ def environment(device="cpu") -> dict:
     clock = "cuda" if device.type == "cuda" else "one" if torch.get_num_threads() == 1 else "many"
     packages = ("torch", "numpy", "transformers", "timm", "vit-pytorch")
     return {
-        "device": device.type, "clock": CLOCKS[clock], "name": name, "cores": os.cpu_count(), "threads": torch.get_num_threads(),
+        "device": device.type, "clock": CLOCKS[clock], "name": name, "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None, "precision": "float32",
         "matmul_precision": torch.get_float32_matmul_precision(), "python": platform.python_version(),
         "versions": {p: v for p in packages if (v := _version(p))},
