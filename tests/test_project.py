@@ -27,7 +27,7 @@ OPTIONAL = PROJECT["optional-dependencies"]
 # The peers of `make bench` are nobody's dependency: neither conda nor the pins know them
 EXTRAS = [Requirement(text) for name, extra in OPTIONAL.items() if name != "bench" for text in extra]
 CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib"}
-IMPORT_NAMES = {"scikit-learn": "sklearn"}
+IMPORT_NAMES = {"pillow": "PIL", "scikit-learn": "sklearn"}
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -74,7 +74,9 @@ def test_every_package_we_name_is_pinned_within_its_bound(file):
 def test_the_package_imports_only_what_it_declares():
     declared = {IMPORT_NAMES.get(r.name, r.name) for r in RUNTIME}
     declared |= {"normviz", "IPython"}  # IPython comes with ipywidgets
-    server = {r.name.replace("-", "_") for r in EXTRAS}  # serving.py runs in JupyterLab's process, not in a kernel's
+    server = {
+        r.name.replace("-", "_") for r in EXTRAS
+    }  # serving.py runs in JupyterLab's process, not in a kernel's
     for file in (ROOT / "normviz").rglob("*.py"):
         allowed = declared | (server if file.name == "serving.py" else set())
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -129,12 +131,13 @@ def test_no_tracked_file_contains_a_machine_path():
 
 
 def test_importing_normviz_is_quick_and_leaves_torch_alone():
-    code = "import sys, normviz; assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules"
-    times = []
-    for _ in range(3):  # the best of three: other work on the machine is not ours
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", "pass"], cwd=ROOT, check=True)
-        empty = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
-        times.append((time.perf_counter() - empty) - (empty - start))
-    assert min(times) < 0.3
+    code = (
+        "import sys, time; start = time.process_time(); import normviz; print(time.process_time() - start);"
+        "assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules"
+    )
+    # Processor time, and the best of three: other work on the machine is not ours
+    runs = [
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+        for _ in range(3)
+    ]
+    assert min(float(run.stdout) for run in runs) < 0.3

@@ -129,7 +129,15 @@ _CIFAR = {
 _CONV = {"model": "conv", "depth": 4, "width": 32, "steps": 200, "warmup": 10, "probe_every": 0}
 
 #: A recurrent network over a digit's ink pixels: half a minute of one core each.
-_GRU = {"model": "gru", "depth": 1, "width": 48, "steps": 400, "warmup": 20, "eval_every": 100, "probe_every": 0}
+_GRU = {
+    "model": "gru",
+    "depth": 1,
+    "width": 48,
+    "steps": 400,
+    "warmup": 20,
+    "eval_every": 100,
+    "probe_every": 0,
+}
 
 #: The regimes of the study.  What each one shows is recorded in `results/` under the same name.
 PRESETS = MappingProxyType(

@@ -156,7 +156,11 @@ def cost_ratios(records: Iterable[Mapping], *, limits: tuple[float, float] = (0.
     y, told, top = 84.0, [], 70.0
     for record in records:
         device = record["environment"]
-        cores = f", {device['threads']} thread{'s' * (device['threads'] > 1)}" if device["device"] == "cpu" else ""
+        cores = (
+            f", {device['threads']} thread{'s' * (device['threads'] > 1)}"
+            if device["device"] == "cpu"
+            else ""
+        )
         name = device["name"] + cores
         picture.items.append(Label(12, y, name, bold=True))
         y += 26

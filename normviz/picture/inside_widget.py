@@ -113,7 +113,9 @@ def explore_evaluation(looks, images, *, patch: int = 2, arm: str | None = None)
     if arm not in looks:
         raise ValueError(f"arm={arm!r} has no record; it takes one of {', '.join(looks)}")
     if lacking := [name for name, records in looks.items() if "test" not in records[0]]:
-        raise ValueError(f"looks has no test tokens in {', '.join(lacking)}; take the looks with this lab.Inside")
+        raise ValueError(
+            f"looks has no test tokens in {', '.join(lacking)}; take the looks with this lab.Inside"
+        )
     return EvaluationExplorer(looks, _plain(images), patch, after.EvalState(arm, len(looks[arm]) - 1))
 
 
