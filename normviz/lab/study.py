@@ -81,6 +81,10 @@ STUDIES = MappingProxyType(
             "depth, GELU with contrast jitter σ = 1",
             _grid(["heavy"], _THREE, 3, [{"depth": d} for d in (4, 8, 16, 24)], **_SHORT),
         ),
+        "clip": Study(
+            "are exploding gradients to blame? `swiglu` with their total norm clipped at 1",
+            _grid(["swiglu"], ("bn",), 3, clip=1.0),
+        ),
         "inside": Study(
             "one run per arm, with the lengths of its tokens at some steps",
             _grid(["heavy", "swiglu"], _THREE, 1),
