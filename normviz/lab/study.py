@@ -99,10 +99,10 @@ STUDIES = MappingProxyType(
             _grid(["conv"], ("bn", "ln", "gn", "in"), 4, [_same_images(b) for b in (32, 16, 8, 4, 2, 1)]),
         ),
         "cifar10-heavy": Study(
-            "CIFAR-10, GELU, contrast jitter", _grid(["cifar10-heavy"], _THREE, 2, steps=200, eval_every=100)
+            "CIFAR-10, GELU, contrast jitter", _grid(["cifar10-heavy"], _THREE, 2, eval_every=100)
         ),
         "cifar10-swiglu": Study(
-            "CIFAR-10, SwiGLU, no jitter", _grid(["cifar10-swiglu"], _THREE, 2, steps=200, eval_every=100)
+            "CIFAR-10, SwiGLU, no jitter", _grid(["cifar10-swiglu"], _THREE, 2, eval_every=100)
         ),
         "sequences": Study(
             "a GRU over the ink of digits: lengths as in training, and longer than any in training",
