@@ -33,8 +33,8 @@ lab: $(VENV)/installed  ## open JupyterLab at notebook 01
 
 # Notebooks are tested on the CPU: what they store must not depend on the machine.
 test: $(VENV)/installed  ## unit, property, notebook and browser tests
-	CUDA_VISIBLE_DEVICES= NORMVIZ_RUN=short $(PYTEST) tests notebooks --nbval --nbval-current-env \
-	    --nbval-sanitize-with tests/nbval_sanitize.cfg $(PYTEST_ARGS)
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 NORMVIZ_RUN=short $(PYTEST) tests notebooks -n 2 --dist loadfile \
+	    --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg $(PYTEST_ARGS)
 
 test-colab: $(COLAB)/installed  ## the notebooks and the explorer with Colab's versions (Python 3.11 or newer)
 	CUDA_VISIBLE_DEVICES= $(COLAB)/bin/python -m pytest tests/colab $(PYTEST_ARGS)

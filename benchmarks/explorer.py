@@ -1,4 +1,4 @@
-"""How fast the axes explorer answers, against a matplotlib `ax.voxels` redraw of the same block.
+"""How fast the explorers answer, the axes explorer against a matplotlib `ax.voxels` redraw of the same block.
 
     python -m benchmarks.explorer [--out results/explorer_latency.json]
 
@@ -101,9 +101,29 @@ def in_python(rounds: int = 40) -> dict:
 
 
 PICTURE = ".widget-html-content:has(svg)"
+RECORDED = """
+from normviz.lab import load_images, load_inside
+from normviz.lab.cost import load_costs
+images = load_images("digits")
+looks = {recipe.arm: found for recipe, found in load_inside() if recipe.name == "swiglu"}
+"""
+EXPLORERS = {
+    "axes": ("nv.explore_axes(method='layer_token')", "cursor c"),
+    "axes, another size": ("nv.explore_axes(method='layer_token')", "C"),
+    "batches": ("nv.explore_batches(batch_size=16)", "batch size"),
+    "outlier": ("nv.explore_outlier(size=16, factor=10)", "factor k"),
+    "geometry": ("nv.explore_geometry()", "turn"),
+    "invariance": ("nv.explore_invariance('token', scale=4.0)", "scale x"),
+    "groups": ("nv.explore_groups()", "groups G"),
+    "time": ("nv.explore_time(batch_size=16, step=35)", "time step"),
+    "cost": (RECORDED + "nv.explore_cost(load_costs()[0])", "batch"),
+    "inside": (RECORDED + "nv.explore_inside(looks, images.train_x.numpy(), arm='bn', block=6)", "block"),
+    "evaluation": (RECORDED + "nv.explore_evaluation(looks, images.test_x.numpy(), arm='bn+ffnbn')", "step"),
+    "scaling": ("nv.explore_scaling(factor=8)", "k"),
+}
 #: What a reader may turn: the cell that makes it, where its picture is, the slider that is moved
-CELLS = {
-    "axes": ("nv.explore_axes(method='layer_token')", PICTURE, "cursor c"),
+CELLS = {name: (source, PICTURE, slider) for name, (source, slider) in EXPLORERS.items()} | {
+    # The floor: what Jupyter and the browser take when there is next to nothing to draw
     "slider to HTML": (
         "import ipywidgets as w\nslider, text = w.IntSlider(3, 0, 7, description='c'), w.HTML('<svg></svg>')\n"
         "def follow(change):\n    text.value = f'<svg data-c={change[\"new\"]}></svg>'\n"
@@ -121,7 +141,7 @@ CELLS = {
 }
 
 
-def in_browser(names, presses: int = 120, options=LAB) -> dict:
+def in_browser(names, presses: int = 72, options=LAB) -> dict:
     """From keydown to paint, for what is in CELLS, in a JupyterLab started with these options."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -155,7 +175,7 @@ def press_and_wait(page, selector: str, slider: str, presses: int) -> list[float
     for i in range(presses):
         page.press(slider, "ArrowRight" if i // 4 % 2 else "ArrowLeft")
         try:
-            page.page.wait_for_function("took.ms !== null", timeout=8000, polling=20)
+            page.page.wait_for_function("took.ms !== null", timeout=4000, polling=20)
         except TimeoutError:  # the slider stood at its end: nothing to redraw
             continue
         times.append(page.page.evaluate("took.ms") / 1000)
@@ -192,7 +212,7 @@ def main() -> None:
         "import": importing(),
         "ratios": {
             "voxels_draw / scene_and_svg": ratio(python, "voxels_draw", "scene_and_svg"),
-            "interact / axes": ratio(prompt, "interact", "axes"),
+            **{f"interact / {name}": ratio(prompt, "interact", name) for name in EXPLORERS},
         },
         "machine": {"cores": os.cpu_count(), "load": load, "python": platform.python_version()},
         "versions": {
