@@ -134,8 +134,8 @@ def _unmeasured(chapter: str) -> Callable[[Runs], Finding]:
 
 def _crash(runs: Runs) -> Finding:
     parts, failed = [], {}
-    for study in ("tame", "heavy", "swiglu", "midrun"):
-        ln, bn, regime = runs(study, "ln"), runs(study, "bn"), REGIMES[study]
+    for study, regime in REGIMES.items():
+        ln, bn = runs(study, "ln"), runs(study, "bn")
         failed[regime] = len(bn) - trained(bn) > len(ln) - trained(ln)
         parts.append(f"{regime}: LN {share(ln)}, BN {share(bn)}")
     return judge(failed, f"runs that trained: {'; '.join(parts)}")
@@ -156,19 +156,20 @@ def _blame(runs: Runs) -> Finding:
 
 def _cure(runs: Runs) -> Finding:
     parts, cured = [], {}
-    for study in ("heavy", "swiglu", "midrun"):
+    for study, regime in REGIMES.items():
         bn, cure = runs(study, "bn"), runs(study, "bn+ffnbn")
-        cured[study] = trained(cure) >= 0.8 * len(cure) and trained(cure) > trained(bn)
-        parts.append(f"{study}: BN {share(bn)}, with FFN-BN {share(cure)}")
+        if trained(bn) < len(bn):  # else there is nothing to cure
+            cured[regime] = trained(cure) >= 0.8 * len(cure) and trained(cure) > trained(bn)
+            parts.append(f"{regime}: BN {share(bn)}, with FFN-BN {share(cure)}")
     return judge(cured, f"runs that trained: {'; '.join(parts)}")
 
 
 def _level(runs: Runs) -> Finding:
     parts, level = [], {}
-    for study in ("tame", "heavy", "swiglu"):
+    for study, regime in REGIMES.items():
         ln, cure = (accuracies(runs(study, arm)) for arm in ("ln", "bn+ffnbn"))
-        level[study] = statistics.mean(cure) >= statistics.mean(ln) - 0.02
-        parts.append(f"{study}: LN {spread(ln)}, FFN-BN {spread(cure)}")
+        level[regime] = statistics.mean(cure) >= statistics.mean(ln) - 0.02
+        parts.append(f"{regime}: LN {spread(ln)}, FFN-BN {spread(cure)}")
     return judge(level, f"test accuracy: {'; '.join(parts)} (level: within 2 points)")
 
 
