@@ -82,8 +82,8 @@ STUDIES = MappingProxyType(
             _grid(["heavy"], _THREE, 3, [{"depth": d} for d in (4, 8, 16, 24)], **_SHORT),
         ),
         "clip": Study(
-            "are exploding gradients to blame? `swiglu` with their total norm clipped at 1",
-            _grid(["swiglu"], ("bn",), 3, clip=1.0),
+            "are exploding gradients to blame? Their total norm clipped at 1",
+            _grid(["swiglu", "heavy", "midrun"], ("bn", "bn+ffnbn"), 3, clip=1.0),
         ),
         "inside": Study(
             "one run per arm, with the lengths of its tokens at some steps",
