@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import torch
@@ -185,13 +186,19 @@ def _batch_norm(x: torch.Tensor, usual: torch.Tensor, evaluation: bool) -> torch
     return (x - source.mean(0)) / (source.var(0, correction=0) + 1e-5).sqrt()
 
 
-def ffn_output(kind: str, state: Scaling, factor: float, seed: int = 0) -> torch.Tensor:
-    """What the FFN adds to each token: float64 (TOKENS, FEATURES), token 0 having been multiplied by `factor`."""
+@cache
+def _drawn(kind: str, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Usual tokens and the weights of both layers; not to be written to."""
     g = torch.Generator().manual_seed(seed)
     draw = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64)  # noqa: E731
     usual = draw(TOKENS, FEATURES)
     wide = HIDDEN * (2 if kind == "swiglu" else 1)
-    first, second = draw(FEATURES, wide) * FEATURES**-0.5, draw(HIDDEN, FEATURES) * HIDDEN**-0.5
+    return usual, draw(FEATURES, wide) * FEATURES**-0.5, draw(HIDDEN, FEATURES) * HIDDEN**-0.5
+
+
+def ffn_output(kind: str, state: Scaling, factor: float, seed: int = 0) -> torch.Tensor:
+    """What the FFN adds to each token: float64 (TOKENS, FEATURES), token 0 having been multiplied by `factor`."""
+    usual, first, second = _drawn(kind, seed)
 
     def front(x):
         if state.front == "ln":
@@ -215,11 +222,13 @@ def ffn_output(kind: str, state: Scaling, factor: float, seed: int = 0) -> torch
 
 def scaling_curves(state: Scaling) -> dict[str, np.ndarray]:
     """Length of token 0's output over its length at factor 1, for each of FACTORS."""
-    found = {}
-    for kind in FFN_STYLES:
-        lengths = np.array([float(ffn_output(kind, state, k)[0].norm()) for k in FACTORS])
-        found[kind] = lengths / lengths[0]
-    return found
+    return {kind: _growth(kind, replace(state, factor=1)) for kind in FFN_STYLES}
+
+
+@cache
+def _growth(kind: str, state: Scaling) -> np.ndarray:
+    lengths = np.array([float(ffn_output(kind, state, k)[0].norm()) for k in FACTORS])
+    return lengths / lengths[0]
 
 
 def scaling_scene(state: Scaling, curves: dict[str, np.ndarray], *, with_text: bool = False) -> Scene:
