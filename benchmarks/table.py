@@ -52,7 +52,7 @@ def markdown(folder: Path) -> str:
     if explorer := _load("explorer_latency", folder):
         browser = explorer["browser"]
         told.append(
-            f"The axes explorer answers a key in Chromium within {browser['explorer']['median_ms']:.0f} ms "
+            f"The axes explorer answers a key in Chromium within {browser['axes']['median_ms']:.0f} ms "
             f"(`interact` and matplotlib voxels: {browser['interact']['median_ms']:.0f} ms)."
         )
     if house := _load("bench_house", folder):
