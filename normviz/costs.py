@@ -124,3 +124,10 @@ def predict(kind: str, tokens: int, width: int, machine: Machine) -> Prediction:
         return Prediction(0.0, 0.0, 0.0)
     rate = machine.matrix if layer.per_weight else machine.vector
     return Prediction(machine.call[kind], moved / machine.bandwidth_at(moved), operations / rate)
+
+
+def device_words(environment: Mapping) -> str:
+    """The device of a timing's record, on a CPU with its threads: "AMD EPYC, 1 thread"."""
+    threads = environment["threads"]
+    cores = f", {threads} thread{'s' * (threads > 1)}" if environment["device"] == "cpu" else ""
+    return environment["name"] + cores

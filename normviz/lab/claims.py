@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import torch
 
+from normviz.costs import device_words
 from normviz.functional import torch_layer
 from normviz.lab.cost import NETWORK_NAMES, load_costs
 from normviz.lab.dependence import computed_sets, moved_by_company
@@ -223,13 +224,7 @@ def _speed(runs: Runs) -> Finding:
         raise LookupError("still to be run: `python -m normviz bench`")
     parts, faster, folded = [], {}, []
     for record in records:
-        device = record["environment"]
-        cores = (
-            f", {device['threads']} thread{'s' * (device['threads'] > 1)}"
-            if device["device"] == "cpu"
-            else ""
-        )
-        where = device["name"] + cores
+        where = device_words(record["environment"])
         told = []
         for row in record["networks"]:
             times = {arm: row["ratio_to_ln"][arm]["median"] for arm in ("bn", "bn+ffnbn", "folded")}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from normviz.costs import LAYERS, Machine, Prediction, predict
+from normviz.costs import LAYERS, Machine, Prediction, device_words, predict
 from normviz.picture.colors import HUES, INK, MUTED, PAPER
 from normviz.picture.curves import GRID, _drawn, key, marks, style_of, with_caption
 from normviz.picture.scene import Label, Scene, Shapes, Strokes
@@ -155,13 +155,7 @@ def cost_ratios(records: Iterable[Mapping], *, limits: tuple[float, float] = (0.
     picture.items += key(ARMS, 12, 48)
     y, told, top = 84.0, [], 70.0
     for record in records:
-        device = record["environment"]
-        cores = (
-            f", {device['threads']} thread{'s' * (device['threads'] > 1)}"
-            if device["device"] == "cpu"
-            else ""
-        )
-        name = device["name"] + cores
+        name = device_words(record["environment"])
         picture.items.append(Label(12, y, name, bold=True))
         y += 26
         for row in record["networks"]:

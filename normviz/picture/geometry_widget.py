@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipywidgets as w
 
 from normviz.picture import geometry, invariance
-from normviz.picture.widgets import SceneExplorer, buttons, int_slider
+from normviz.picture.widgets import SceneExplorer, buttons, eps_slider, int_slider
 
 WIDE, SLIM = w.Layout(width="330px"), w.Layout(width="270px")  # three slim ones beside each other
 
@@ -24,16 +24,6 @@ class GeometryExplorer(SceneExplorer):
         last = len(geometry.STEPS) - 1
         step = _float_slider("step", start.step, 0, last, 0.1, WIDE)
         step.readout_format = ".1f"
-        eps = w.FloatLogSlider(
-            value=start.eps,
-            base=10,
-            min=-8,
-            max=0,
-            step=0.5,
-            description="ε",
-            readout_format=".1e",
-            layout=SLIM,
-        )
         super().__init__(
             {
                 "tokens": buttons("tokens", kinds, start.tokens, "110px"),
@@ -46,7 +36,7 @@ class GeometryExplorer(SceneExplorer):
             },
             {
                 "images": int_slider("images", start.images, 1, geometry.MOST_IMAGES, layout=SLIM),
-                "eps": eps,
+                "eps": eps_slider(start.eps, SLIM),
             },
             {
                 "gamma": _float_slider("γ₁ (affine)", start.gamma, -2, 2, 0.1),

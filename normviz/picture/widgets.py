@@ -126,6 +126,13 @@ def _choices(channels: int) -> tuple[tuple[str, int], ...]:
     return options if len(options) > 1 else (*options, (f"{channels} ", channels))
 
 
+def eps_slider(value: float, layout: w.Layout) -> w.FloatLogSlider:
+    """ε from 1e-8 to 1, two steps to a factor of ten."""
+    return w.FloatLogSlider(
+        value=value, base=10, min=-8, max=0, step=0.5, description="ε", readout_format=".1e", layout=layout
+    )
+
+
 #: The most cells along an axis that sliders reach; a larger tensor is explored by its first part
 REACH = {"sample": 8, "channel": 16, "position": 8}
 
@@ -205,16 +212,7 @@ class AxesExplorer(Explorer):
             add[letter.lower()] = int_slider(f"cursor {letter.lower()}", at, 0, size - 1, **look)
             columns.append(w.VBox([head, add[letter], add[letter.lower()]]))
         slim = w.Layout(width="300px")
-        add["eps"] = w.FloatLogSlider(
-            value=state.eps,
-            base=10,
-            min=-8,
-            max=0,
-            step=0.5,
-            description="ε",
-            readout_format=".1e",
-            layout=slim,
-        )
+        add["eps"] = eps_slider(state.eps, slim)
         add["gamma"] = w.FloatSlider(
             value=1.0, min=-3, max=3, step=0.1, description="γ (affine)", layout=slim
         )
