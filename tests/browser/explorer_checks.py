@@ -5,6 +5,7 @@ import re
 import numpy as np
 from browser.oracle import torch_sets
 from browser.pages import NotebookPage
+from playwright.sync_api import Locator, expect
 
 import normviz as nv
 
@@ -88,3 +89,16 @@ def drive_by_keyboard(page: NotebookPage) -> None:
     assert after == (before[0], before[1] + 1, before[2] + 1, before[3])
     check_picture(page, "group", (3, 6, 4, 5), 3)
     check_statistics(page)
+
+
+def shows(explorer: Locator, caption: str) -> None:
+    """The picture and the sentence below it are those of the state that the keys have led to."""
+    expect(explorer.locator("p[role=status]")).to_have_text(caption, timeout=10_000)
+    assert explorer.locator("svg[role=img]").get_attribute("aria-label") == caption
+
+
+def press_button(explorer: Locator, name: str) -> None:
+    """Press a button of an explorer by keyboard."""
+    button = explorer.get_by_role("button", name=name, exact=True)
+    button.focus()
+    button.press("Enter")

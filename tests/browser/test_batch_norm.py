@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from playwright.sync_api import expect
+from browser.explorer_checks import press_button, shows
 
 from normviz.picture import batches, outlier
 
@@ -15,15 +15,6 @@ def test_both_explorers_obey_the_keyboard(open_lab, theme):
     page = open_lab("02_batch_norm.ipynb", dark=theme == "dark")
     page.run_all()
     page.screenshot_notebook(f"02_batch_norm-{theme}")
-
-    def shows(explorer, caption):
-        """The picture and the sentence below it are those of the state that the keys have led to."""
-        expect(explorer.locator("p[role=status]")).to_have_text(caption, timeout=10_000)
-        assert explorer.locator("svg[role=img]").get_attribute("aria-label") == caption
-
-    def enter(explorer, button):
-        explorer.get_by_role("button", name=button, exact=True).focus()
-        page.page.keyboard.press("Enter")
 
     population = batches.population_of()
     state = batches.make_state(population, batch_size=4)
@@ -46,7 +37,7 @@ def test_both_explorers_obey_the_keyboard(open_lab, theme):
         ("one cell", {"scope": "cell"}),
         ("training", {"evaluation": False}),
     ):
-        enter(explorer, button)
+        press_button(explorer, button)
         state = replace(state, **change)
         shows(explorer, batches.read(population, state).caption)
         page.screenshot(f"explore_batches-{theme}-{button}", explorer)

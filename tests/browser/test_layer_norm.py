@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from playwright.sync_api import expect
+from browser.explorer_checks import press_button, shows
 
 from normviz.picture import geometry, invariance
 
@@ -15,15 +15,6 @@ def test_both_explorers_obey_the_keyboard(open_lab):
     page = open_lab("03_layer_norm.ipynb")
     page.run_all()
     page.screenshot_notebook("03_layer_norm")
-
-    def shows(explorer, caption):
-        """The picture and the sentence below it are those of the state that the keys have led to."""
-        expect(explorer.locator("p[role=status]")).to_have_text(caption, timeout=10_000)
-        assert explorer.locator("svg[role=img]").get_attribute("aria-label") == caption
-
-    def enter(explorer, button):
-        explorer.get_by_role("button", name=button, exact=True).focus()
-        page.page.keyboard.press("Enter")
 
     def located(state):
         return geometry.describe(state, geometry.read(state))
@@ -47,7 +38,7 @@ def test_both_explorers_obey_the_keyboard(open_lab):
         state = replace(state, **change)
         shows(space, located(state))
     assert space.locator("[data-cell]").count() == 3 * 16
-    enter(space, "three pixels")
+    press_button(space, "three pixels")
     shows(space, located(replace(state, tokens="pixels")))
     page.screenshot("explore_geometry-light", space)
 
@@ -71,7 +62,7 @@ def test_both_explorers_obey_the_keyboard(open_lab):
         ("evaluation", {"evaluation": True}),
         ("everything", {"scope": "all"}),
     ):
-        enter(cells, button)
+        press_button(cells, button)
         state = replace(state, **change)
         shows(cells, moved(state))
 
