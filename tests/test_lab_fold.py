@@ -10,7 +10,7 @@ from torch import nn
 
 from normviz.lab import ARMS, ViT, fold, fold_into, load_images, preset, train
 
-FOLDABLE = ("bn", "bn+ffnbn", "ffnbn")
+FOLDABLE = ("bn", "bn+ffnbn", "ffnbn", "bn+ffnbn-before", "bn+gain", "rbn")
 CLOSE = {torch.float32: 1e-5, torch.float64: 1e-10}
 
 
@@ -110,8 +110,14 @@ def test_a_folded_network_may_be_folded_again_and_trained_on():
 def test_the_other_arms_say_why_they_cannot(arm):
     with pytest.raises(ValueError) as caught:
         fold(ViT(arm, depth=1))
-    why = {"bn+cap": "not linear"}.get(arm, "statistics depend on the token")
-    where = {"ffn-ln": "blocks[0].norm2"}.get(arm, "blocks[0].norm1")
+    why = {"bn+cap": "not linear", "dyt": "holds DyT", "derf": "holds Derf", "prepbn": "holds PRepBN"}
+    where = {
+        "ffn-ln": "blocks[0].norm2",
+        "bn+ffnln": "blocks[0].ffn.norm",
+        "bn+ffnrms": "blocks[0].ffn.norm",
+        "bn+embedln": "embed_norm",
+    }
+    why, where = why.get(arm, "statistics depend on the token"), where.get(arm, "blocks[0].norm1")
     assert why in str(caught.value) and where in str(caught.value)
 
 

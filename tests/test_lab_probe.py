@@ -1,5 +1,6 @@
 """The probes: each number against its definition, and no trace left behind."""
 
+import copy
 import math
 from pathlib import Path
 
@@ -41,7 +42,12 @@ def watched(model, x):
     with probe.watching():
         loss = model(x).square().mean()
     loss.backward()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.3)
     probe.record(3)
+    before = copy.deepcopy(model.state_dict())
+    optimizer.step()
+    probe.record_update(optimizer)
+    model.load_state_dict(before)
     return probe.columns
 
 
@@ -62,6 +68,7 @@ def test_numbers_are_what_their_names_say(arm):
     hidden = block.ffn.hidden(norm2)
     lengths = norm1.norm(dim=-1)
     q, k, _ = block.attention.split(block.attention.qkv(norm1))
+    gradients = torch.cat([p.grad.flatten() for p in block.parameters()])
     weights = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
     expected = {
         "norm1_outlier": lengths.max() / lengths.square().mean().sqrt(),
@@ -70,7 +77,9 @@ def test_numbers_are_what_their_names_say(arm):
         "hidden_max": hidden.abs().max(),
         "ffn_rms": block.ffn(norm2).square().mean().sqrt(),
         "attention_entropy": -(weights * weights.log()).sum(-1).mean(),
-        "grad_norm": torch.cat([p.grad.flatten() for p in block.parameters()]).norm(),
+        "grad_norm": gradients.norm(),
+        # AdamW's first step is g/(|g| + ε) times the learning rate, whatever the gradient
+        "update": (gradients / (gradients.abs() + 1e-8)).square().mean().sqrt(),
     }
     for name, value in expected.items():
         assert columns[name][0][0] == pytest.approx(value.item(), rel=1e-4), name

@@ -5,14 +5,19 @@ from dataclasses import replace
 
 import pytest
 
-from normviz.lab import STUDIES, History, load_study, preset, run_study, summary
+from normviz.lab import STUDIES, History, load_study, preset, run_study, study, summary
 from normviz.lab.cli import main
+from normviz.lab.studies import JUDGED, Study, tuned
 
 GRID = tuple(
     preset("tame", arm, seed, depth=1, width=12, steps=4, warmup=1, eval_every=4, probe_every=2)
     for seed in range(2)
     for arm in ("ln", "bn")
 )
+
+
+def rows(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def told():
@@ -26,19 +31,64 @@ def test_study_records_every_run_and_resumes(tmp_path):
     assert lines[0] == "study own: 0 of 4 runs recorded, 1 at a time" and len(lines) == 5
     assert [history.recipe for history in load_study("own", tmp_path)] == list(GRID)
 
-    path = tmp_path / "own.json"
-    record = json.loads(path.read_text())
-    kept, lost = record["runs"][:3], record["runs"][3]
-    kept[0]["loss"] = [9.0, 9.0, 9.0, 9.0]  # a mark: recorded runs are not run again
-    kept[1] = {"recipe": kept[1]["recipe"], "error": "MemoryError: "}  # a failed one is
-    path.write_text(json.dumps(record | {"runs": kept}))
+    path = tmp_path / "own.jsonl"
+    record = rows(path)
+    kept, lost = record[:3], record[3]
+    lines = [dict(row) for row in kept]
+    lines[0]["loss"] = [9.0, 9.0, 9.0, 9.0]  # a mark: recorded runs are not run again
+    lines[1] = {"recipe": kept[1]["recipe"], "error": "MemoryError: "}  # a failed one is
+    cut_off = json.dumps(lost)[:200]  # and so is one that was being written when the machine went down
+    path.write_text("".join(json.dumps(row) + "\n" for row in lines) + cut_off)
     lines, tell = told()
     run_study("own", tmp_path, recipes=GRID, jobs=1, device="cpu", tell=tell)
     assert lines[0].startswith("study own: 2 of 4 runs recorded")
-    again = json.loads(path.read_text())["runs"]
-    assert again[0]["loss"] == [9.0] * 4
-    assert again[1]["loss"] == record["runs"][1].get("loss", again[1]["loss"]) and "error" not in again[1]
-    assert again[3]["loss"] == lost["loss"]
+    again = load_study("own", tmp_path)
+    assert [history.recipe for history in again] == list(GRID)
+    assert again[0].loss == [9.0] * 4
+    assert [h.loss for h in again[1:]] == [row["loss"] for row in (*kept[1:], lost)]
+
+
+def test_a_damaged_line_is_named(tmp_path):
+    path = run_study("own", tmp_path, recipes=GRID[:2], jobs=1, device="cpu", tell=lambda line: None)
+    first, second = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(first.replace(b"{", b"[", 1) + second)
+    with pytest.raises(ValueError, match=r"own\.jsonl, line 1 is damaged"):
+        load_study("own", tmp_path)
+
+
+def test_a_run_that_another_study_has_is_not_run_again(tmp_path, monkeypatch):
+    grid = GRID[:2]
+    monkeypatch.setattr(study, "STUDIES", {"one": Study("", grid[:1]), "two": Study("", grid)})
+    path = run_study("one", tmp_path, jobs=1, device="cpu", tell=lambda line: None)
+    (row,) = rows(path)
+    path.write_text(json.dumps(row | {"loss": [9.0] * 4}) + "\n")  # a mark
+    lines, tell = told()
+    run_study("two", tmp_path, jobs=1, device="cpu", tell=tell)
+    assert lines[0].startswith("study two: 1 of 2 runs recorded")
+    assert [history.loss == [9.0] * 4 for history in load_study("two", tmp_path)] == [True, False]
+
+
+def test_recipes_may_follow_from_what_is_recorded(tmp_path, monkeypatch):
+    tuning = tuple(replace(GRID[0], lr=lr) for lr in (1e-3, 1e-2))
+
+    def follow(records):
+        runs = records("tuning")
+        return (replace(GRID[0], seed=7, **tuned(runs)["tame", "ln"]),) if len(runs) == 2 else ()
+
+    grids = {"tuning": Study("", tuning), "judged": Study("", (), follow=follow)}
+    monkeypatch.setattr(study, "STUDIES", grids)
+    assert study.study_recipes("judged", tmp_path) == ()
+    run_study("tuning", tmp_path, jobs=1, device="cpu", tell=lambda line: None)
+    best = min(load_study("tuning", tmp_path), key=lambda history: history.loss[-1]).recipe
+    run_study("judged", tmp_path, jobs=1, device="cpu", tell=lambda line: None)
+    (history,) = load_study("judged", tmp_path)
+    assert history.recipe == replace(best, seed=7)
+
+
+def test_columns_that_a_study_does_not_keep_are_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "STUDIES", {"thin": Study("", GRID[:1], keep=("grad_norm",))})
+    (row,) = rows(run_study("thin", tmp_path, jobs=1, device="cpu", tell=lambda line: None))
+    assert set(row["probes"]) == {"step", "grad_norm_total", "grad_norm"}
 
 
 def test_two_processes_give_what_one_gives(tmp_path):
@@ -52,17 +102,17 @@ def test_two_processes_give_what_one_gives(tmp_path):
 def test_failed_run_is_recorded_and_does_not_stop_the_study(tmp_path):
     bad = replace(GRID[0], batch=1501)
     path = run_study("own", tmp_path, recipes=(bad, GRID[1]), jobs=1, device="cpu", tell=lambda line: None)
-    rows = json.loads(path.read_text())["runs"]
-    assert "batch=1501 is more than" in rows[0]["error"] and rows[1]["verdict"]["kind"] == "stalled"
+    failed, sound = rows(path)
+    assert "batch=1501 is more than" in failed["error"] and sound["verdict"]["kind"] == "stalled"
     assert len(load_study("own", tmp_path)) == 1
 
 
 def test_record_of_another_grid_is_not_overwritten(tmp_path):
     run_study("own", tmp_path, recipes=GRID[:1], jobs=1, device="cpu", tell=lambda line: None)
-    before = (tmp_path / "own.json").read_bytes()
+    before = (tmp_path / "own.jsonl").read_bytes()
     with pytest.raises(ValueError, match="holds 1 runs that are not in the study's grid"):
         run_study("own", tmp_path, recipes=GRID[1:], jobs=1, device="cpu")
-    assert (tmp_path / "own.json").read_bytes() == before
+    assert (tmp_path / "own.jsonl").read_bytes() == before
 
 
 def test_summary_has_means_spreads_and_counts():
@@ -70,26 +120,49 @@ def test_summary_has_means_spreads_and_counts():
         evals = [{"step": 20, "loss": 0.1, "accuracy": accuracy}]
         return History(preset("tame", arm, seed), [loss] * 20, evals, meta={"classes": 10})
 
-    rows = summary([run("ln", 0, 0.1, 0.9), run("bn", 0, 2.3, 0.1), run("ln", 1, 0.3, 0.8)])
-    assert [row["arm"] for row in rows] == ["ln", "bn"]
-    assert rows[0]["runs"] == 2 and rows[0]["verdicts"] == {"trained": 2}
-    assert rows[0]["loss"] == (pytest.approx(0.2), pytest.approx(0.1414, rel=1e-3))
-    assert rows[0]["accuracy"] == (pytest.approx(0.85), pytest.approx(0.0707, rel=1e-3))
-    assert rows[1]["verdicts"] == {"stalled": 1}
+    table = summary([run("ln", 0, 0.1, 0.9), run("bn", 0, 2.3, 0.1), run("ln", 1, 0.3, 0.8)])
+    assert [row["arm"] for row in table] == ["ln", "bn"]
+    assert table[0]["runs"] == 2 and table[0]["verdicts"] == {"trained": 2}
+    assert table[0]["loss"] == (pytest.approx(0.2), pytest.approx(0.1414, rel=1e-3))
+    assert table[0]["accuracy"] == (pytest.approx(0.85), pytest.approx(0.0707, rel=1e-3))
+    assert table[1]["verdicts"] == {"stalled": 1}
 
 
 def test_grids_compare_arms_on_equal_terms():
     """Every setting and seed of a study is run with the same set of arms, and no run is there twice."""
-    for name, study in STUDIES.items():
-        assert len(set(study.recipes)) == len(study.recipes), name
-        arms = {recipe.arm for recipe in study.recipes}
+    for name, one in STUDIES.items():
+        assert len(set(one.recipes)) == len(one.recipes), name
+        if name in ("choices", "memory", "memory-deep"):
+            continue  # these change something else than the arm
+        arms = {recipe.arm for recipe in one.recipes}
         groups = {}
-        for recipe in study.recipes:
+        for recipe in one.recipes:
             groups.setdefault(replace(recipe, arm="ln"), set()).add(recipe.arm)
         assert all(group == arms for group in groups.values()), name
     for name in ("tame", "heavy", "swiglu", "midrun", "deep"):
         assert len(STUDIES[name].recipes) == 15
         assert {recipe.seed for recipe in STUDIES[name].recipes} == set(range(5))
+
+
+def test_a_study_that_decides_says_how_and_is_judged_on_seeds_of_its_own():
+    from normviz.lab.studies import STUDIES
+
+    choosing = {"choices": {90}, "fair": {90}, "cifar10": {90}}
+    for name in (
+        "choices",
+        "memory",
+        "memory-deep",
+        "initial",
+        "slot",
+        "longer",
+        "fair",
+        "successors",
+        "ghost",
+        "half",
+    ):
+        assert STUDIES[name].rule or name == "choices", name
+        seeds = {recipe.seed for recipe in STUDIES[name].recipes}
+        assert seeds == choosing.get(name, set(range(100, 110)) if name == "initial" else set(JUDGED)), name
 
 
 SHORT = ["--device", "cpu", "--set", "depth=1", "--set", "steps=4", "--set", "warmup=1", "--quiet"]
@@ -130,8 +203,25 @@ def test_errors_are_one_line_and_exit_code_2(line, says, capsys):
 
 
 def test_study_without_a_name_lists_them(capsys):
-    assert main(["study"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(STUDIES)
+    for line in (["study"], ["study", "--list"]):
+        assert main(line) == 0
+        listed = [text.split()[0] for text in capsys.readouterr().out.splitlines() if text[0] != " "]
+        assert listed == list(STUDIES)
+
+
+def test_the_list_of_studies_says_how_much_is_recorded_and_what_decides(tmp_path, capsys):
+    run_study(
+        "memory",
+        tmp_path,
+        recipes=STUDIES["memory"].recipes[:0],
+        jobs=1,
+        device="cpu",
+        tell=lambda line: None,
+    )
+    assert main(["study", "--list", "--results", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "memory" in text and "0 of 110 runs" in text
+    assert "at least 80 % of the gap" in " ".join(text.split())
 
 
 def test_missing_record_says_how_to_make_it(tmp_path):

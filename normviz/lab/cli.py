@@ -50,6 +50,11 @@ def _parser() -> argparse.ArgumentParser:
     study = commands.add_parser("study", help="a named grid of runs")
     study.set_defaults(run=_study)
     study.add_argument("name", nargs="?", help="without it: the list of studies")
+    study.add_argument(
+        "--list",
+        action="store_true",
+        help="what each study asks, the rule that decides, and how much is recorded",
+    )
     study.add_argument("--results", type=Path, default=Path("results"), metavar="FOLDER")
     study.add_argument(
         "--jobs", type=int, metavar="N", help="runs at a time (default: one per core, one on a GPU)"
@@ -138,12 +143,32 @@ def _overrides(settings: list[str]) -> dict:
     return found
 
 
-def _study(arguments) -> int:
-    from normviz.lab.study import STUDIES, load_study, run_study, summary, table
+def _listed(folder: Path) -> str:
+    """Every study with its question, its rule, and how many of its runs are recorded in `folder`."""
+    from textwrap import fill
 
-    if arguments.name is None:
-        for name, study in STUDIES.items():
-            print(f"{name:16} {len(study.recipes):3} runs  {study.about}")
+    from normviz.lab.study import STUDIES, progress
+
+    lines = []
+    for name, study in STUDIES.items():
+        recorded, all_of_them = progress(name, folder)
+        lines.append(
+            fill(
+                f"{name:16} {recorded} of {all_of_them} runs. {study.about}", 110, subsequent_indent=" " * 17
+            )
+        )
+        if study.rule:
+            lines.append(
+                fill(f"Rule: {study.rule}", 110, initial_indent=" " * 17, subsequent_indent=" " * 17)
+            )
+    return "\n".join(lines)
+
+
+def _study(arguments) -> int:
+    from normviz.lab.study import load_study, run_study, summary, table
+
+    if arguments.list or arguments.name is None:
+        print(_listed(arguments.results))
         return 0
     path = run_study(
         arguments.name,

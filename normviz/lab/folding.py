@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from normviz.functional import Turned
-from normviz.lab.vit import Cap, ViT
+from normviz.lab.layers import Cap, Gain, PRepBN
+from normviz.lab.vit import ViT
 
 _PER_TOKEN = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
 _BATCH = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -29,7 +30,8 @@ def fold(model: ViT) -> ViT:
     """A copy of `model` in evaluation mode, without normalization and with the same answers.
 
     norm1 goes into qkv, norm2 into the FFN's first Linear, ffn_norm into its second, and final, past the mean over
-    tokens, into the head.  `model` itself stays as it is, its mode too.
+    tokens, into the head; what stands before the activation goes back into the first Linear, and what stands after the
+    patch embedding back into that.  `model` itself stays as it is, its mode too.
 
     Raises TypeError for anything but a `normviz.lab.ViT`; ValueError, naming the slot, where one does not hold a
     BatchNorm with running statistics (LayerNorm, RMSNorm, a Cap behind the BatchNorm).
@@ -39,9 +41,12 @@ def fold(model: ViT) -> ViT:
             f"model={type(model).__name__} cannot be folded as a whole; it takes a normviz.lab.ViT"
         )
     folded = copy.deepcopy(model).eval()
+    embedding = folded.embedding
+    folded.embed_norm = _absorb_back(folded.embed_norm, embedding.linear, "embed_norm", embedding.position)
     for i, block in enumerate(folded.blocks):
         block.norm1 = _absorb(block.norm1, block.attention.qkv, f"blocks[{i}].norm1")
         block.norm2 = _absorb(block.norm2, block.ffn.fc1, f"blocks[{i}].norm2")
+        block.ffn.before = _absorb_back(block.ffn.before, block.ffn.fc1, f"blocks[{i}].ffn.before")
         block.ffn.norm = _absorb(block.ffn.norm, block.ffn.fc2, f"blocks[{i}].ffn.norm")
     # s and t are the same for every token: they may wait until the tokens have been averaged
     folded.final = _absorb(folded.final, folded.head, "final")
@@ -55,7 +60,9 @@ def fold_into(linear: nn.Linear, norm: nn.Module) -> nn.Linear:
     linear: takes D features; norm: a BatchNorm over D features with running statistics.
     Raises ValueError for any other normalization or number of features.
     """
-    scale, shift = _line(norm, "norm")
+    scale, shift = (
+        part.expand(linear.in_features) if part.ndim == 0 else part for part in _line(norm, "norm")
+    )
     if len(scale) != linear.in_features:
         raise ValueError(
             f"norm has {len(scale)} features, linear takes {linear.in_features}: they must agree"
@@ -78,9 +85,29 @@ def _absorb(norm: nn.Module, linear: nn.Linear, name: str) -> nn.Module:
 
 
 @torch.no_grad()
+def _absorb_back(
+    norm: nn.Module, linear: nn.Linear, name: str, added: nn.Parameter | None = None
+) -> nn.Module:
+    """Folds into the `linear` before it, y = s ⊙ (W x + b) + t; `added`, to its outputs, is scaled too."""
+    if not isinstance(norm, nn.Identity):
+        scale, shift = _line(norm, name)
+        kind = linear.weight.dtype
+        weight, bias = linear.weight.double() * scale[:, None], linear.bias.double() * scale + shift
+        linear.weight, linear.bias = nn.Parameter(weight.to(kind)), nn.Parameter(bias.to(kind))
+        if added is not None:
+            added.copy_(added.double() * scale)
+    return nn.Identity()
+
+
+@torch.no_grad()
 def _line(norm: nn.Module, name: str) -> tuple[Tensor, Tensor]:
-    """s and t of a BatchNorm in evaluation, float64 (D,) each."""
+    """s and t of a BatchNorm in evaluation, float64 (D,) each; of a Gain, which has no features of its own, scalars."""
     layer = norm.layer if isinstance(norm, Turned) else norm
+    if isinstance(layer, Gain):
+        return torch.tensor(layer.factor, dtype=torch.double), torch.tensor(0.0, dtype=torch.double)
+    if isinstance(layer, PRepBN) and layer.share == 0:  # BN(x) + ηx is a straight line too
+        scale, shift = _line(layer.bn, name)
+        return scale + layer.eta.double(), shift
     if any(isinstance(part, Cap) for part in layer.modules()):
         raise ValueError(
             f"{name} holds a Cap, which shortens a token by its own length: that is not linear in x, and a Linear "

@@ -9,6 +9,8 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from normviz.lab.recipe import Recipe
 
 
@@ -17,10 +19,12 @@ class History:
     """The record of a training run.
 
     loss: training loss of every step, NaN and infinity included.
+    grad_norm: norm of all gradients of every step, as the optimizer would get them without clipping; empty in runs
+        without probes and in records of before it was taken.
     evals: one dict per evaluation: `step` (steps done), `loss` and `accuracy` on the test images as a user
         would get them (running statistics), `batch_loss` and `batch_accuracy` with the batch's own
         statistics as in training, `train_loss` (mean since the evaluation before), `nonfinite` (images whose
-        logits are not finite).
+        logits are not finite); the last one has `hits`, see there.
     probes: columns; `step`, and per probed step a list over the blocks (see `probe.py`).
     meta: device, versions, sizes, `seconds`, `first_nonfinite` and `stopped` (a step or None).
     """
@@ -30,11 +34,21 @@ class History:
     evals: list[dict] = field(default_factory=list)
     probes: dict[str, list] = field(default_factory=dict)
     meta: dict = field(default_factory=dict)
+    grad_norm: list[float] = field(default_factory=list)
 
     @property
     def chance(self) -> float:
         """The loss of a model that says the same for every image: ln(number of classes)."""
         return math.log(self.meta.get("classes", 10))
+
+    @property
+    def hits(self) -> np.ndarray | None:
+        """Which test images the trained model has right, bool (images,); None where it was not recorded."""
+        last = self.evals[-1] if self.evals else {}
+        if "hits" not in last:
+            return None
+        bits = np.unpackbits(np.frombuffer(bytes.fromhex(last["hits"]), np.uint8)).astype(bool)
+        return bits[: self.meta["test_images"]]
 
     def to_dict(self, digits: int | None = None) -> dict:
         """A dict that JSON can hold to the letter: NaN and infinities become strings.
@@ -59,7 +73,7 @@ class History:
         return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
 
 
-_PARTS = {"loss": list, "evals": list, "probes": dict, "meta": dict}
+_PARTS = {"loss": list, "grad_norm": list, "evals": list, "probes": dict, "meta": dict}
 
 
 def encode(value, digits: int | None = None):

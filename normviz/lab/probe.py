@@ -13,6 +13,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from normviz.lab.layers import batch_norm_of
+
 #: Columns of `History.probes`, one number per block each.
 METRICS = {
     "norm1_outlier": "outlier ratio of the tokens that attention gets",
@@ -24,10 +26,10 @@ METRICS = {
     "attention_entropy": "mean entropy of attention over the batch's first 16 images, in nats; ln T is uniform",
     "running_gap": "median over features of |ln(running / batch variance)| at norm2; NaN without BatchNorm",
     "grad_norm": "norm of the gradient of the block's parameters",
+    "update": "root mean square step of the block's parameters over the learning rate, weight decay left out",
 }
 
 ENTROPY_IMAGES = 16
-MOMENTUM = 0.1  # of every BatchNorm of the lab
 
 
 def outlier_bound(tokens: int) -> float:
@@ -55,11 +57,6 @@ def attention_entropy(q: Tensor, k: Tensor) -> Tensor:
     return logs.exp().mul_(logs).sum(-1).mean((-3, -2, -1)).neg_()
 
 
-def batch_norm_of(module: nn.Module) -> nn.BatchNorm1d | None:
-    """The BatchNorm inside a norm slot, if there is one."""
-    return next((m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)), None)
-
-
 class Probe:
     """Records METRICS of a `ViT` into columns.
 
@@ -67,6 +64,8 @@ class Probe:
         loss = ...
     loss.backward()
     probe.record(step)
+    optimizer.step()
+    probe.record_update(optimizer)
 
     A hook takes down as little as it can; `record` makes the numbers of all blocks at once.  What a probe costs is
     mostly the number of its operations, each of which is small.
@@ -78,6 +77,9 @@ class Probe:
         for name in ("step", "grad_norm_total", *METRICS):
             self.columns.setdefault(name, [])
         self._seen: dict[str, list] = {}
+        self._before: list[list[Tensor]] = []
+        norm = batch_norm_of(model)
+        self.momentum = norm.momentum if norm and norm.momentum else math.nan
 
     @contextmanager
     def watching(self):
@@ -143,7 +145,7 @@ class Probe:
         found["attention_entropy"] = attention_entropy(torch.stack(seen["q"]), torch.stack(seen["k"]))
         # BatchNorm worked out the batch's variance already: running = (1 − m)·before + m·batch
         before, running = torch.stack(seen["before"]), torch.stack(seen["after"])  # (depth, D)
-        batch = ((running - (1 - MOMENTUM) * before) / MOMENTUM).clamp_min_(1e-30)
+        batch = ((running - (1 - self.momentum) * before) / self.momentum).clamp_min_(1e-30)
         found["running_gap"] = (running / batch).log_().abs_().median(1).values
         in_blocks, norms = set(), []
         for block in self.model.blocks:
@@ -154,12 +156,35 @@ class Probe:
         rest = [p.grad for p in self.model.parameters() if id(p) not in in_blocks and p.grad is not None]
         total = torch.cat([found["grad_norm"], torch.stack(torch._foreach_norm(rest))]).norm()
         # One transfer from the device for everything
-        flat = torch.cat([*(found[name] for name in METRICS), total[None]]).tolist()
+        flat = torch.cat([*found.values(), total[None]]).tolist()
         depth = len(norms)
         self.columns["step"].append(step)
         self.columns["grad_norm_total"].append(flat[-1])
-        for i, name in enumerate(METRICS):
+        for i, name in enumerate(found):
             self.columns[name].append(flat[i * depth : (i + 1) * depth])
+        self._before = [[p.detach().clone() for p in block.parameters()] for block in self.model.blocks]
+
+    @torch.no_grad()
+    def record_update(self, optimizer: torch.optim.Optimizer) -> None:
+        """Adds how far the optimizer has moved the parameters since `record`, in units of its learning rate."""
+        # AdamW: θ ← (1 − lr·decay)·θ − lr·u, and u is asked for
+        decay = {
+            id(p): group["weight_decay"] * isinstance(optimizer, torch.optim.AdamW)
+            for group in optimizer.param_groups
+            for p in group["params"]
+        }
+        lr, rows = optimizer.param_groups[0]["lr"], []
+        for block, before in zip(self.model.blocks, self._before, strict=True):
+            steps = [b * (1 - lr * decay[id(p)]) - p for p, b in zip(block.parameters(), before, strict=True)]
+            count = sum(step.numel() for step in steps)
+            rows.append(torch.stack(torch._foreach_norm(steps)).norm() / (lr * math.sqrt(count)))
+        self._before = []
+        self.columns["update"].append(torch.stack(rows).tolist())
+
+
+def gradient_norm(parameters) -> Tensor:
+    """Norm of all gradients together, a scalar on their device."""
+    return torch.stack(torch._foreach_norm([p.grad for p in parameters if p.grad is not None])).norm()
 
 
 def _token_squares(x: Tensor) -> Tensor:
@@ -175,7 +200,7 @@ def _mean_square(x: Tensor) -> Tensor:
 def _running_variance(module: nn.Module, x: Tensor) -> Tensor:
     """A copy of what a slot's BatchNorm keeps, float32 (D,); NaN where none learns from the batch x, (..., D)."""
     norm = batch_norm_of(module)
-    if norm is None or not norm.training or norm.momentum != MOMENTUM:
+    if norm is None or not norm.training:
         return x.new_full(x.shape[-1:], math.nan, dtype=torch.float32)
     return norm.running_var.float().clone()
 

@@ -6,26 +6,8 @@ import math
 from dataclasses import asdict, dataclass, fields, replace
 from types import MappingProxyType
 
+from normviz.fields import check, choice, flag, integer, number
 from normviz.lab.models import model_class
-
-_CHOICES = MappingProxyType(
-    {
-        "ffn": ("gelu", "swiglu"),
-        "data": ("digits", "cifar10", "digits-longer"),
-        "schedule": ("cosine", "constant"),
-        "precision": ("fp32", "bf16", "fp16", "auto"),
-    }
-)
-_INTEGERS = MappingProxyType(  # and the least that each takes
-    dict.fromkeys(("depth", "width", "heads", "patch", "ffn_ratio", "steps", "eval_every", "eval_images"), 1)
-    | dict.fromkeys(("seed", "warmup", "crop", "probe_every"), 0)
-    | {"batch": 1, "num_groups": 1}
-)
-_NUMBERS = ("sigma", "sigma_from", "weight_decay")
-
-
-def _is_number(value) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass(frozen=True)
@@ -38,59 +20,70 @@ class Recipe:
     name: str = "custom"
     model: str = "vit"  # a row of `normviz.lab.models.MODELS`
     arm: str = "ln"  # of the model's `arms`: which method sits in which norm slot
-    ffn: str = "gelu"
-    data: str = "digits"
-    seed: int = 0  # initialisation, order of the images, augmentation
+    ffn: str = choice("gelu", ("gelu", "swiglu"))
+    data: str = choice("digits", ("digits", "cifar10", "digits-longer"))
+    seed: int = integer(0, help="of the initialisation, the order of the images and the augmentation")
 
-    depth: int = 16
-    width: int = 48
-    heads: int = 3
-    patch: int = 2  # pixels a side
-    ffn_ratio: int = 4  # hidden features of the FFN per feature of a token
-    num_groups: int = 8  # of a convolutional network's GroupNorm
+    depth: int = integer(16, 1, help="blocks")
+    width: int = integer(48, 1, help="features of a token")
+    heads: int = integer(3, 1)
+    patch: int = integer(2, 1, help="pixels a side")
+    ffn_ratio: int = integer(4, 1, help="hidden features of the FFN per feature of a token")
+    num_groups: int = integer(8, 1, help="of a convolutional network's GroupNorm")
 
-    steps: int = 400
-    batch: int = 64  # images
-    lr: float = 4e-3
-    schedule: str = "cosine"
-    warmup: int = 40  # steps
-    weight_decay: float = 0.05
-    clip: float | None = None  # largest total gradient norm; None: no clipping
+    steps: int = integer(400, 1)
+    batch: int = integer(64, 1, help="images")
+    optimizer: str = choice("adamw", ("adamw", "sgd"), help="sgd: with momentum 0.9")
+    lr: float = number(4e-3, above=0, help="learning rate after the warm-up")
+    beta2: float = number(0.999, least=0, most=0.99999, help="AdamW's decay of the squared gradients' mean")
+    schedule: str = choice("cosine", ("cosine", "constant"))
+    warmup: int = integer(40, help="steps")
+    weight_decay: float = number(0.05, least=0)
+    clip: float | None = number(None, above=0, none="for no clipping", help="largest total gradient norm")
+    clip_steps: int | None = integer(None, none="for all steps", help="clip in the first so many steps only")
 
-    sigma: float = 0.0  # contrast jitter: a training image is multiplied by exp(sigma·z), z normal
-    sigma_from: float = 0.0  # the share of the steps after which the jitter begins
-    flip: bool = False
-    crop: int = 0  # pixels of random shift either way
+    # Interventions of the studies: each changes one thing about the optimizer or the statistics
+    reset_at: int | None = integer(
+        None, none="for never", help="step before which the optimizer forgets its state"
+    )
+    poison: float = number(1.0, above=0, help="factor on all gradients in the first poison_steps steps")
+    poison_steps: int = integer(10)
+    bn_momentum: float = number(
+        0.1, least=0, most=1, help="weight of a batch in BatchNorm's running statistics"
+    )
+    ghost_tokens: int | None = integer(
+        None,
+        2,
+        none="for all of the batch",
+        help="BatchNorm's statistics are those of groups of so many tokens",
+    )
+    rbn: float = number(0.1, least=0, help="weight of the penalty of the arm rbn")
+    prepbn_until: float = number(
+        0.5, above=0, most=1, help="share of the steps at which the arm prepbn has left LayerNorm altogether"
+    )
 
-    precision: str = "fp32"  # "auto": on a GPU bf16, or fp16 where bf16 is missing; fp32 on a CPU
-    eval_every: int = 50  # steps
-    eval_images: int = 1000  # the first so many test images
-    probe_every: int = 10  # steps; 0: no probes
+    sigma: float = number(
+        0.0, least=0, help="contrast jitter: a training image is multiplied by exp(sigma·z), z normal"
+    )
+    sigma_from: float = number(0.0, least=0, most=1, help="share of the steps after which the jitter begins")
+    flip: bool = flag(False, help="mirror every other training image")
+    crop: int = integer(0, help="pixels of random shift either way")
+
+    precision: str = choice(
+        "fp32", ("fp32", "bf16", "fp16", "auto"),
+        help="auto: on a GPU bf16, or fp16 where bf16 is missing; fp32 on a CPU",
+    )  # fmt: skip
+    eval_every: int = integer(50, 1, help="steps")
+    eval_images: int = integer(1000, 1, help="the first so many test images")
+    probe_every: int = integer(10, help="steps; 0: no probes")
 
     def __post_init__(self):
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"{name}={getattr(self, name)!r} is unknown; it takes one of {', '.join(allowed)}"
-                )
+        check(self)
         arms = model_class(self.model).arms
         if self.arm not in arms:
             raise ValueError(
                 f"arm={self.arm!r} is unknown; it takes one of {', '.join(arms)} (of model={self.model!r})"
             )
-        for name, least in _INTEGERS.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name}={value!r} must be an integer >= {least}")
-        for name in _NUMBERS:
-            if not _is_number(getattr(self, name)) or getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)!r} must be a number >= 0")
-        if not _is_number(self.lr) or self.lr <= 0:
-            raise ValueError(f"lr={self.lr!r} must be a positive number")
-        if self.clip is not None and (not _is_number(self.clip) or self.clip <= 0):
-            raise ValueError(f"clip={self.clip!r} must be a positive number, or None for no clipping")
-        if self.sigma_from > 1:
-            raise ValueError(f"sigma_from={self.sigma_from!r} is a share of the steps: it takes 0 to 1")
         if self.model == "vit" and self.width % self.heads:
             raise ValueError(f"heads={self.heads} does not divide width={self.width}")
 
@@ -105,6 +98,18 @@ class Recipe:
     def sigma_at(self, step: int) -> float:
         """Contrast jitter of step 0, 1, …"""
         return self.sigma if step >= self.sigma_from * self.steps else 0.0
+
+    def clip_at(self, step: int) -> float | None:
+        """Largest total gradient norm of step 0, 1, …; None: as it comes."""
+        return self.clip if self.clip_steps is None or step < self.clip_steps else None
+
+    def poison_at(self, step: int) -> float:
+        """Factor on the gradients of step 0, 1, …"""
+        return self.poison if step < self.poison_steps else 1.0
+
+    def prepbn_at(self, step: int) -> float:
+        """Share of LayerNorm in the arm prepbn at step 0, 1, …: from 1 down to 0, in a straight line."""
+        return max(0.0, 1 - step / (self.prepbn_until * self.steps))
 
     def to_dict(self) -> dict:
         return asdict(self)

@@ -9,6 +9,7 @@ import warnings
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -17,12 +18,139 @@ from tqdm.auto import tqdm
 from normviz.lab.checkpoint import CheckpointError, checkpoints, load_checkpoint, save_checkpoint
 from normviz.lab.data import Batches, Images, load_images
 from normviz.lab.history import History
+from normviz.lab.layers import RBN, PRepBN, batch_norm_of
 from normviz.lab.models import build
-from normviz.lab.probe import Probe, batch_norm_of, frozen_statistics, outlier_bound
+from normviz.lab.probe import Probe, frozen_statistics, gradient_norm, outlier_bound
 from normviz.lab.recipe import Recipe
 
 # On a GPU every loss that is read makes the CPU wait for it; on a CPU it is there already
 _READ_EVERY = {"cuda": 10}
+
+
+class Training:
+    """A training run that is driven from outside, a step at a time; `steps` makes one.
+
+        run = steps(preset("swiglu", "bn"))
+        for history in run:
+            if len(history.loss) == 40:
+                run.forget()
+
+    Between two steps `model`, `optimizer` and `recipe` may be changed: the next step takes them as they are.
+    """
+
+    def __init__(
+        self, recipe: Recipe, *, images: Images | None = None, data_folder=None, device=None, probes: bool = True,
+        on_batch=None,
+    ):  # fmt: skip
+        self.recipe, self.on_batch = recipe, on_batch
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        images = load_images(recipe.data, folder=data_folder) if images is None else images
+        self.images = images.to(self.device)
+        self.batches = Batches(self.images, recipe)
+        self.model = build(recipe).to(self.device).train()
+        self.optimizer = _optimizer(self.model, recipe)
+        precision, self.autocast = _precision(recipe.precision, self.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
+        self.history = History(
+            recipe, meta=_describe(self.model, recipe, self.images, self.device, precision)
+        )
+        self.probes = probes
+        self.started()
+
+    def started(self) -> None:
+        """Begins, or goes on, where the history ends."""
+        self.step = len(self.history.loss)
+        self.history.meta["stopped"] = None
+        probed = self.probes and self.recipe.probe_every and hasattr(self.model, "blocks")
+        self._probe = Probe(self.model, self.history.probes) if probed else None
+        self._pending: list[tuple[torch.Tensor, ...]] = []
+        self._began = time.perf_counter() - self.history.meta["seconds"]
+
+    def __iter__(self) -> Training:
+        return self
+
+    def __next__(self) -> History:
+        """Goes on to the next step whose loss is read: every one on a CPU, every tenth on a GPU."""
+        if self.step >= self.recipe.steps:
+            raise StopIteration
+        self.advance()
+        while not self.due:
+            self.advance()
+        return self.read()
+
+    @property
+    def due(self) -> bool:
+        """Whether the losses are to be read after the step just taken."""
+        return self.step % _READ_EVERY.get(self.device.type, 1) == 0 or self._evaluated
+
+    @property
+    def _evaluated(self) -> bool:
+        return self.step % self.recipe.eval_every == 0 or self.step == self.recipe.steps
+
+    def forget(self) -> None:
+        """Clears the optimizer's state: AdamW's means of the gradients and of their squares start anew."""
+        self.optimizer.state.clear()
+
+    def advance(self) -> None:
+        """One step; its loss waits on the device until `read`."""
+        recipe, step, model = self.recipe, self.step, self.model
+        x, y = self.batches[step]
+        if self.on_batch is not None:
+            self.on_batch(step, model, x, self.batches)
+        if step == recipe.reset_at:
+            self.forget()
+        for group in self.optimizer.param_groups:
+            group["lr"] = recipe.lr_at(step)
+        for layer in model.modules():
+            if isinstance(layer, PRepBN):
+                layer.share = recipe.prepbn_at(step)
+        probe = self._probe if self._probe and step % recipe.probe_every == 0 else None
+        with probe.watching() if probe else nullcontext(), self.autocast():
+            logits = model(x)
+        loss = F.cross_entropy(logits.float(), y)
+        penalties = [layer.penalty for layer in model.modules() if isinstance(layer, RBN)]
+        self.optimizer.zero_grad()
+        self.scaler.scale(loss + recipe.rbn * sum(penalties)).backward()
+        self.scaler.unscale_(self.optimizer)
+        parameters = list(model.parameters())
+        if (factor := recipe.poison_at(step)) != 1:
+            torch._foreach_mul_([p.grad for p in parameters], factor)
+        if probe:
+            probe.record(step)
+        taken = (loss.detach(), gradient_norm(parameters)) if self.probes else (loss.detach(),)
+        if (clip := recipe.clip_at(step)) is not None:
+            nn.utils.clip_grad_norm_(parameters, clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if probe:
+            probe.record_update(self.optimizer)
+        self._pending.append(taken)
+        self.step += 1
+
+    def read(self) -> History:
+        """Brings the record up to the step just taken, with an evaluation where the recipe has one."""
+        history = self.history
+        if self._pending:
+            losses, *norms = torch.stack([torch.stack(taken) for taken in self._pending], 1).tolist()
+            self._pending.clear()
+            if history.meta["first_nonfinite"] is None:
+                bad = (len(history.loss) + i for i, value in enumerate(losses) if not math.isfinite(value))
+                history.meta["first_nonfinite"] = next(bad, None)
+            history.loss.extend(losses)
+            history.grad_norm.extend(norms[0] if norms else [])
+            history.meta["seconds"] = time.perf_counter() - self._began
+            if self._evaluated:
+                _record_eval(history, self.model, self.images, self.recipe, self.autocast)
+        return history
+
+
+def steps(recipe: Recipe, **options) -> Training:
+    """A training run to be driven step by step: `for history in steps(recipe): …`.
+
+    Yields the same `History`, longer every time.  Options: images, data_folder, device, probes and on_batch, as `train`
+    has them; errors as there.
+    """
+    return Training(recipe, **options)
 
 
 def train(
@@ -59,99 +187,52 @@ def train(
         raise ValueError("resume=True needs out=…, the folder with the checkpoints")
     if checkpoint_every < 1:
         raise ValueError(f"checkpoint_every={checkpoint_every!r} must be an integer >= 1")
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if images is None:
-        images = load_images(recipe.data, folder=data_folder)
-    images = images.to(device)
-    model = build(recipe).to(device)
-    optimizer = _optimizer(model, recipe)
-    precision, autocast = _precision(recipe.precision, device)
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-
-    history = History(recipe, meta=_describe(model, recipe, images, device, precision))
+    run = steps(
+        recipe, images=images, data_folder=data_folder, device=device, probes=probes, on_batch=on_batch
+    )
+    state = (run.model, run.optimizer, run.scaler)
     if resume:
-        history = _resume(out, model, optimizer, scaler, recipe) or history
-    start, before = len(history.loss), history.meta["seconds"]
-    history.meta["stopped"] = None
-    batches = Batches(images, recipe)
-    probed_model = probes and recipe.probe_every and hasattr(model, "blocks")
-    probe = Probe(model, history.probes) if probed_model else None
-    read_every = _READ_EVERY.get(device.type, 1)
-    pending: list[torch.Tensor] = []
-    parameters = list(model.parameters())
-    bar = tqdm(total=recipe.steps, initial=start, disable=not progress, unit="step", desc=_title(recipe))
-    began = time.perf_counter()
-
-    def read_losses() -> None:
-        values = torch.stack(pending).tolist()
-        pending.clear()
-        if history.meta["first_nonfinite"] is None:
-            bad = (len(history.loss) + i for i, value in enumerate(values) if not math.isfinite(value))
-            history.meta["first_nonfinite"] = next(bad, None)
-        history.loss.extend(values)
-        history.meta["seconds"] = before + time.perf_counter() - began
-        bar.set_postfix_str(_status(history), refresh=False)
-
-    model.train()
+        run.history = _resume(out, *state, recipe) or run.history
+        run.started()
+    bar = tqdm(total=recipe.steps, initial=run.step, disable=not progress, unit="step", desc=_title(recipe))
     try:
-        for step in range(start, recipe.steps):
-            x, y = batches[step]
-            if on_batch is not None:
-                on_batch(step, model, x, batches)
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.lr_at(step)
-            probed = probe is not None and step % recipe.probe_every == 0
-            with probe.watching() if probed else nullcontext(), autocast():
-                logits = model(x)
-            loss = F.cross_entropy(logits.float(), y)
-            optimizer.zero_grad()
-            scaler.scale(loss).backward()
-            if scaler.is_enabled():
-                scaler.unscale_(optimizer)
-            if probed:
-                probe.record(step)
-            if recipe.clip is not None:
-                nn.utils.clip_grad_norm_(parameters, recipe.clip)
-            scaler.step(optimizer)
-            scaler.update()
-
-            done = step + 1
-            last = done == recipe.steps
-            pending.append(loss.detach())
-            evaluated = done % recipe.eval_every == 0 or last
-            saved = out is not None and (done % checkpoint_every == 0 or last)
-            if evaluated or saved or done % read_every == 0:
-                read_losses()
-                if evaluated:
-                    _record_eval(history, model, images, recipe, autocast)
+        while run.step < recipe.steps:
+            run.advance()
+            last = run.step == recipe.steps
+            saved = out is not None and (run.step % checkpoint_every == 0 or last)
+            if saved or run.due:
+                history = run.read()
+                bar.set_postfix_str(_status(history), refresh=False)
                 stop = on_step is not None and on_step(history) is False
                 if saved or (stop and out is not None):
-                    save_checkpoint(out, model, optimizer, scaler, history)
+                    save_checkpoint(out, *state, history)
                 if stop:
-                    history.meta["stopped"] = done
+                    history.meta["stopped"] = run.step
                     break
             bar.update()
     except KeyboardInterrupt:
         # The optimizer may have been caught in mid-step: the record is kept, the newest checkpoint stays the
         # one before
-        if pending:
-            read_losses()
-        history.meta["stopped"] = len(history.loss)
+        run.read()
+        run.history.meta["stopped"] = len(run.history.loss)
     finally:
         bar.close()
     if out is not None:
-        history.save(Path(out) / "history.json")
-    return history
+        run.history.save(Path(out) / "history.json")
+    return run.history
 
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, images: Images, *, count: int | None = None, batch: int = 64, autocast=nullcontext
-) -> dict:
+    model: nn.Module, images: Images, *, count: int | None = None, batch: int = 64, autocast=nullcontext,
+    hits: bool = False,
+) -> dict:  # fmt: skip
     """Test loss and accuracy, by running statistics (`loss`, …) and by each batch's own (`batch_loss`, …).
 
     count: only the first so many test images.  An image whose logits are not finite counts as wrong;
     `nonfinite` says how many there are.  The model's mode and running statistics stay as they are.
+    hits: says for each image whether it was right by running statistics, as a bit of `hits` (hexadecimal; see
+        `History.hits`).
     """
     was_training = model.training
     x, y = images.test_x[:count], images.test_y[:count]
@@ -167,8 +248,11 @@ def evaluate(
                 logits = torch.cat([model(images.standardise(part)).float() for part in x.split(batch)])
             sound = logits.isfinite().all(1)
             found[f"{prefix}loss"] = F.cross_entropy(logits, y).item()
-            found[f"{prefix}accuracy"] = (sound & (logits.argmax(1) == y)).float().mean().item()
+            right = sound & (logits.argmax(1) == y)
+            found[f"{prefix}accuracy"] = right.float().mean().item()
             found.setdefault("nonfinite", int((~sound).sum()))
+            if hits:
+                found.setdefault("hits", np.packbits(right.cpu().numpy()).tobytes().hex())
     finally:
         model.train(was_training)
     return found
@@ -177,18 +261,23 @@ def evaluate(
 def _record_eval(history: History, model, images, recipe: Recipe, autocast) -> None:
     since = history.evals[-1]["step"] if history.evals else 0
     recent = history.loss[since:]
-    found = evaluate(model, images, count=recipe.eval_images, batch=recipe.batch, autocast=autocast)
+    last = len(history.loss) == recipe.steps
+    found = evaluate(
+        model, images, count=recipe.eval_images, batch=recipe.batch, autocast=autocast, hits=last
+    )
     history.evals.append({"step": len(history.loss), **found, "train_loss": sum(recent) / len(recent)})
 
 
-def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2019); matrices decay, while biases, norm weights and positions do not."""
+def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov & Hutter 2019), or SGD; matrices decay, while biases, norm weights and positions do not."""
     decayed = {id(m.weight) for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d))}
     groups = [
         {"params": [p for p in model.parameters() if id(p) in decayed], "weight_decay": recipe.weight_decay},
         {"params": [p for p in model.parameters() if id(p) not in decayed], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9)
+    return torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, recipe.beta2), fused=True)
 
 
 def _precision(wanted: str, device: torch.device):
@@ -230,6 +319,7 @@ def _describe(model: nn.Module, recipe: Recipe, images: Images, device: torch.de
         "outlier_bound": outlier_bound(recipe.batch * model.tokens),
         "parameters": sum(p.numel() for p in model.parameters()),
         "train_images": len(images.train_x),
+        "test_images": min(len(images.test_x), recipe.eval_images),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "precision": precision,
         "threads": torch.get_num_threads(),

@@ -50,8 +50,7 @@ def verdict(history: History) -> Verdict:
     if bad is not None:
         return Verdict("diverged", bad, f"the training loss is not finite from step {bad}{learned}")
 
-    tail = loss[-max(1, len(loss) // 10) :]
-    final = sum(tail) / len(tail)
+    final = final_loss(history)
     said = f"final loss {final:.2f} is {final / chance:.2f} of chance ({chance:.2f})"
     if final >= BLOWN * chance:
         return Verdict("diverged", _last_crossing(smooth, BLOWN * chance), f"{said}{learned}")
@@ -73,6 +72,12 @@ def verdict(history: History) -> Verdict:
         reached = next((i for i, value in enumerate(smooth) if value <= DONE * chance), None)
         return Verdict("trained", reached, said)
     return Verdict("delayed", None, said)
+
+
+def final_loss(history: History) -> float:
+    """Mean training loss over the last tenth of the steps."""
+    tail = history.loss[-max(1, len(history.loss) // 10) :]
+    return sum(tail) / len(tail)
 
 
 def smoothed(loss: list[float]) -> list[float]:

@@ -14,56 +14,99 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from normviz import torch_layer
+from normviz.lab.layers import RBN, Cap, Derf, DyT, Gain, GhostBatchNorm, PRepBN, batch_norm_of, hidden_rms
 
 
 class Arm(NamedTuple):
-    """The method of each norm slot: a key of `normviz.METHODS`, or None for an empty slot."""
+    """What fills each norm slot: a key of `normviz.METHODS` or of `LAYERS`, or None for an empty slot."""
 
     norm1: str | None  # before attention
     norm2: str | None  # before the FFN
-    ffn_norm: str | None  # between the two linear layers of the FFN
+    ffn_norm: str | None  # between the two linear layers of the FFN, after the activation
     final: str | None  # before pooling
+    ffn_norm_before: str | None = None  # between the two linear layers of the FFN, before the activation
+    embed: str | None = None  # after the patch embedding
     cap: float | None = None  # longest token that norm1 and norm2 let through, in units of √D
     about: str = ""
 
 
+_BN = {"norm1": "batch", "norm2": "batch", "ffn_norm": None, "final": "batch"}
+
+
+def _everywhere(method: str, about: str) -> Arm:
+    return Arm(method, method, None, method, about=about)
+
+
+#: Unless an arm says otherwise, "FFN-BN" stands after the activation, as `bn+ffnbn` has it.
 ARMS = MappingProxyType(
     {
-        "ln": Arm("layer_token", "layer_token", None, "layer_token", about="LayerNorm everywhere, as usual"),
-        "bn": Arm("batch", "batch", None, "batch", about="every LayerNorm replaced by BatchNorm"),
-        "bn+ffnbn": Arm("batch", "batch", "batch", "batch", about="the cure: BatchNorm inside the FFN too"),
-        "rms": Arm("rms", "rms", None, "rms", about="RMSNorm everywhere, as language models have it"),
+        "ln": _everywhere("layer_token", "LayerNorm everywhere, as usual"),
+        "bn": _everywhere("batch", "every LayerNorm replaced by BatchNorm"),
+        "bn+ffnbn": Arm(
+            **_BN | {"ffn_norm": "batch"}, about="the cure: BatchNorm in the FFN too, after the activation"
+        ),
+        "rms": _everywhere("rms", "RMSNorm everywhere, as language models have it"),
         # Interventions: each takes away one suspect
-        "bn+cap": Arm("batch", "batch", None, "batch", cap=3.0, about="BN; no token may be longer than 3√D"),
-        "ffnbn": Arm(None, None, "batch", "batch", about="FFN-BN alone, nothing in front of the branches"),
+        "bn+cap": Arm(**_BN, cap=3.0, about="BN; no token may be longer than 3√D"),
+        "ffnbn": Arm(None, None, "batch", "batch", about="FFN-BN alone, nothing before the branches"),
         "ln+ffnbn": Arm("layer_token", "layer_token", "batch", "layer_token", about="LN with the cure added"),
-        "attn-ln": Arm("layer_token", "batch", None, "batch", about="BN, but LN before attention"),
-        "ffn-ln": Arm("batch", "layer_token", None, "batch", about="BN, but LN before the FFN"),
+        "attn-ln": Arm(**_BN | {"norm1": "layer_token"}, about="BN, but LN before attention"),
+        "ffn-ln": Arm(**_BN | {"norm2": "layer_token"}, about="BN, but LN before the FFN"),
+        # What the cure is made of: other things in the FFN's slot, or elsewhere
+        "bn+ffnbn-before": Arm(
+            **_BN, ffn_norm_before="batch", about="BN, and BN in the FFN before the activation"
+        ),
+        "bn+ffnln": Arm(
+            **_BN | {"ffn_norm": "layer_token"}, about="BN, and LN in the FFN after the activation"
+        ),
+        "bn+ffnrms": Arm(
+            **_BN | {"ffn_norm": "rms"}, about="BN, and RMSNorm in the FFN after the activation"
+        ),
+        "bn+gain": Arm(
+            **_BN | {"ffn_norm": "gain"}, about="BN, and FFN-BN's initial scale as a constant in its place"
+        ),
+        "bn+embedln": Arm(**_BN, embed="layer_token", about="BN, and one LN after the patch embedding"),
+        # What came after the article
+        "dyt": _everywhere("dyt", "DyT everywhere: γ·tanh(αx) + β, no statistics"),
+        "derf": _everywhere("derf", "Derf everywhere: γ·erf(αx + s) + β, no statistics"),
+        "prepbn": _everywhere("prepbn", "PRepBN everywhere: from LN to BN(x) + ηx during training"),
+        "rbn": _everywhere("rbn", "RBN everywhere: BN whose batch and running statistics are held together"),
     }
 )
 
 
-class Cap(nn.Module):
-    """Shortens tokens of more than `limit`·√D to that length; the others pass untouched."""
+class Norms(NamedTuple):
+    """How the slots of one model are filled."""
 
-    def __init__(self, limit: float):
-        super().__init__()
-        self.limit = limit
+    momentum: float = 0.1  # of every BatchNorm
+    ghost: int | None = None  # tokens that share BatchNorm's statistics; None: the whole batch
+    gain: float = 1.0  # of "gain"
 
-    def forward(self, x: Tensor) -> Tensor:
-        rms = x.square().mean(-1, keepdim=True).sqrt()  # (B, T, 1); a token's length is this times √D
-        return x * (self.limit / rms.clamp_min(self.limit))
+    def slot(self, method: str | None, tokens: int, width: int, cap: float | None = None) -> nn.Module:
+        """The module for a norm slot that sees (B, tokens, width)."""
+        if method is None:
+            return nn.Identity()
+        if method in LAYERS:
+            layer = LAYERS[method](self, width)
+        elif method == "batch" and self.ghost is not None:
+            layer = GhostBatchNorm(width, self.ghost, self.momentum)
+        else:
+            layer = torch_layer(method, (1, tokens, width), layout="BTD")
+            if norm := batch_norm_of(layer):
+                norm.momentum = self.momentum
+        return layer if cap is None else nn.Sequential(layer, Cap(cap))
 
-    def extra_repr(self) -> str:
-        return f"limit={self.limit}"
 
-
-def slot(method: str | None, tokens: int, width: int, cap: float | None = None) -> nn.Module:
-    """The module for a norm slot that sees (B, tokens, width)."""
-    if method is None:
-        return nn.Identity()
-    layer = torch_layer(method, (1, tokens, width), layout="BTD")
-    return layer if cap is None else nn.Sequential(layer, Cap(cap))
+#: What a slot may hold beside the methods of the table.
+LAYERS = MappingProxyType(
+    {
+        "gain": lambda norms, width: Gain(norms.gain),
+        "dyt": lambda norms, width: DyT(width),
+        "derf": lambda norms, width: Derf(width),
+        "prepbn": lambda norms, width: PRepBN(width, norms.momentum),
+        "rbn": lambda norms, width: RBN(width, momentum=norms.momentum),
+    }
+)
 
 
 class PatchEmbedding(nn.Module):
@@ -110,15 +153,21 @@ class FFN(nn.Module):
     multiplies two images of the token, so it answers with about k².
     """
 
-    def __init__(self, kind: str, width: int, hidden: int, norm: nn.Module):
+    def __init__(self, kind: str, width: int, hidden: int, norm: nn.Module, before: nn.Module | None = None):
         super().__init__()
         self.kind = kind
-        self.fc1 = nn.Linear(width, hidden * (2 if kind == "swiglu" else 1))
+        self.fc1 = nn.Linear(width, self.outputs(kind, hidden))
+        self.before = nn.Identity() if before is None else before
         self.norm = norm
         self.fc2 = nn.Linear(hidden, width)
 
+    @staticmethod
+    def outputs(kind: str, hidden: int) -> int:
+        """How many features fc1 gives."""
+        return hidden * (2 if kind == "swiglu" else 1)
+
     def hidden(self, x: Tensor) -> Tensor:
-        x = self.fc1(x)
+        x = self.before(self.fc1(x))
         if self.kind == "gelu":
             return F.gelu(x)  # (B, T, H)
         gate, value = x.chunk(2, -1)
@@ -129,17 +178,24 @@ class FFN(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, arm: Arm, tokens: int, width: int, heads: int, ffn: str, ffn_ratio: int):
+    def __init__(self, arm: Arm, norms: Norms, tokens: int, width: int, heads: int, ffn: str, ffn_ratio: int):
         super().__init__()
-        self.norm1 = slot(arm.norm1, tokens, width, arm.cap)
+        hidden = ffn_ratio * width
+        self.norm1 = norms.slot(arm.norm1, tokens, width, arm.cap)
         self.attention = Attention(width, heads)
-        self.norm2 = slot(arm.norm2, tokens, width, arm.cap)
-        self.ffn = FFN(ffn, width, ffn_ratio * width, slot(arm.ffn_norm, tokens, ffn_ratio * width))
+        self.norm2 = norms.slot(arm.norm2, tokens, width, arm.cap)
+        before = norms.slot(arm.ffn_norm_before, tokens, FFN.outputs(ffn, hidden))
+        self.ffn = FFN(ffn, width, hidden, norms.slot(arm.ffn_norm, tokens, hidden), before)
 
     @property
     def slots(self) -> dict[str, nn.Module]:
         """The block's norm slots by name."""
-        return {"norm1": self.norm1, "norm2": self.norm2, "ffn_norm": self.ffn.norm}
+        slots = {"norm1": self.norm1, "norm2": self.norm2, "ffn_norm": self.ffn.norm}
+        return (
+            slots
+            if isinstance(self.ffn.before, nn.Identity)
+            else slots | {"ffn_norm_before": self.ffn.before}
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.norm1(x))
@@ -154,7 +210,7 @@ class ViT(nn.Module):
     def __init__(
         self, arm: str = "ln", *, ffn: str = "gelu", channels: int = 1, size: int = 8, classes: int = 10,
         patch: int = 2, depth: int = 16, width: int = 48, heads: int = 3, ffn_ratio: int = 4,
-        seed: int | None = None,
+        bn_momentum: float = 0.1, ghost_tokens: int | None = None, seed: int | None = None,
     ):  # fmt: skip
         super().__init__()
         if arm not in ARMS:
@@ -162,9 +218,11 @@ class ViT(nn.Module):
         self.arm = ARMS[arm]
         self.embedding = PatchEmbedding(channels, size, patch, width)
         tokens = self.embedding.tokens
-        blocks = (Block(self.arm, tokens, width, heads, ffn, ffn_ratio) for _ in range(depth))
+        norms = Norms(bn_momentum, ghost_tokens, 1 / hidden_rms(ffn, width, ffn_ratio * width))
+        self.embed_norm = norms.slot(self.arm.embed, tokens, width)
+        blocks = (Block(self.arm, norms, tokens, width, heads, ffn, ffn_ratio) for _ in range(depth))
         self.blocks = nn.ModuleList(blocks)
-        self.final = slot(self.arm.final, tokens, width)
+        self.final = norms.slot(self.arm.final, tokens, width)
         self.head = nn.Linear(width, classes)
         self.reset(seed)
 
@@ -179,7 +237,9 @@ class ViT(nn.Module):
         from normviz.lab.data import SHAPES
 
         channels, size, classes = SHAPES[recipe.data]
-        names = ("ffn", "patch", "depth", "width", "heads", "ffn_ratio", "seed")
+        names = (
+            "ffn", "patch", "depth", "width", "heads", "ffn_ratio", "bn_momentum", "ghost_tokens", "seed",
+        )  # fmt: skip
         options = {name: getattr(recipe, name) for name in names}
         return cls(recipe.arm, channels=channels, size=size, classes=classes, **options)
 
@@ -194,7 +254,7 @@ class ViT(nn.Module):
         nn.init.normal_(self.embedding.position, std=0.02, generator=generator)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.embedding(x)  # (B, T, D)
+        x = self.embed_norm(self.embedding(x))  # (B, T, D)
         for block in self.blocks:
             x = block(x)
         return self.head(self.final(x).mean(1))  # (B, classes)

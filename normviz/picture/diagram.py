@@ -50,17 +50,22 @@ class Walk(NamedTuple):
     block: int
     blocks: int  # in a row, alike in their slots
     final: Part | None
+    embed: Part | None = None  # what stands after the patch embedding, where something does
 
     @property
     def slots(self) -> dict[str, Part]:
         found = {part.name: part for part in self.parts if part.kind == "slot"}
-        return found | ({"final": self.final} if self.final else {})
+        return found | {part.name: part for part in (self.final, self.embed) if part}
 
     @property
     def name(self) -> str:
         """What is in the slots, in a few words: "BN + FFN-BN"."""
         norm1, norm2, inner = (self.slots[name] for name in ("norm1", "norm2", "ffn_norm"))
         front = norm1.method if norm1.method == norm2.method else f"{norm1.method} | {norm2.method}"
+        if "ffn_norm_before" in self.slots:
+            front += f" + FFN-{self.slots['ffn_norm_before'].method} before the activation"
+        if self.embed:
+            front += f" + {self.embed.method} on the embedding"
         if inner.empty:
             return front
         return f"FFN-{inner.method} alone" if norm1.empty and norm2.empty else f"{front} + FFN-{inner.method}"
@@ -68,6 +73,8 @@ class Walk(NamedTuple):
 
 def slot_part(name: str, module, shape: tuple[int, ...]) -> Part:
     """What a slot holds, named by the table of methods where it has it and by the module's class where not."""
+    if text := getattr(module, "short", ""):
+        return Part(name, "slot", text, shape, GREY, method=text)
     inner = [m for m in module.modules() if not list(m.children())]
     norm = next((m for m in inner if row_of(m)), inner[0])
     row = row_of(norm)
@@ -113,7 +120,8 @@ def walk(model, block: int = 0) -> Walk:
     """
     try:
         layers, tokens = list(model.blocks), int(model.embedding.tokens)
-        slots = [{name: b.slots[name] for name in ("norm1", "norm2", "ffn_norm")} for b in layers]
+        slots = [dict(b.slots) for b in layers]
+        _ = [each[name] for each in slots for name in ("norm1", "norm2", "ffn_norm")]
         parts = [b.attention for b in layers], [(b.ffn.kind, b.ffn.fc1, b.ffn.fc2) for b in layers]
         width, heads = int(layers[0].ffn.fc1.in_features), [int(a.heads) for a in parts[0]]
     except (AttributeError, KeyError, TypeError, IndexError) as error:
@@ -151,7 +159,10 @@ def walk(model, block: int = 0) -> Walk:
     final = slot_part("final", model.final, shape) if hasattr(model, "final") else None
     like = [[slot_part(name, m, shape).text for name, m in each.items()] for each in slots]
     alike = all(row == like[block] for row in like)
-    return Walk(tuple(found), shape, block, len(layers) if alike else 1, final)
+    embed = slot_part("embed_norm", getattr(model, "embed_norm", torch.nn.Identity()), shape)
+    return Walk(
+        tuple(found), shape, block, len(layers) if alike else 1, final, None if embed.empty else embed
+    )
 
 
 @torch.no_grad()
@@ -164,7 +175,8 @@ def _run(block, tokens: int, width: int) -> tuple[dict[str, torch.Tensor], torch
     x = torch.randn(2, tokens, width, generator=torch.Generator().manual_seed(0)).to(like)
     ffn = block.ffn
     named = {"norm1": block.slots["norm1"], "attention": block.attention, "norm2": block.slots["norm2"]}
-    named |= {"fc1": ffn.fc1, "ffn_norm": block.slots["ffn_norm"], "fc2": ffn.fc2}
+    inner = [name for name in ("ffn_norm_before", "ffn_norm") if name in block.slots]
+    named |= {"fc1": ffn.fc1, **{name: block.slots[name] for name in inner}, "fc2": ffn.fc2}
     seen, given = {}, {}
 
     def hook(name):
@@ -180,6 +192,7 @@ def _run(block, tokens: int, width: int) -> tuple[dict[str, torch.Tensor], torch
     feeds = (("attention", "norm1"), ("fc1", "norm2"), ("fc2", "ffn_norm"))
     right = list(seen) == list(named) and all(torch.equal(given[a], seen[b]) for a, b in feeds)
     right = right and torch.equal(given["norm1"], x)
+    right = right and ("ffn_norm_before" not in named or torch.equal(given["ffn_norm_before"], seen["fc1"]))
     if not right or not all(
         torch.allclose(a, b, rtol=1e-4, atol=1e-4)
         for a, b in ((given["norm2"], x + seen["attention"]), (out, given["norm2"] + seen["fc2"]))

@@ -1,0 +1,358 @@
+"""The studies: each a grid of recipes with its question and, where it is to decide something, the rule that decides.
+
+Rules are written before the runs.  The studies of the cause (`memory` to `half`) were designed after pilots on seeds 0
+to 10; whatever they had to choose was chosen on seed 90 (studies `choices`, `fair` and `cifar10`), and they are judged
+on seeds 100 to 104.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from types import MappingProxyType
+from typing import NamedTuple
+
+from normviz.lab.recipe import Recipe, preset
+
+
+class Study(NamedTuple):
+    about: str
+    recipes: tuple[Recipe, ...]
+    looks: tuple[int, ...] = ()  # steps at which the lengths of all tokens are recorded
+    rule: str = ""  # what decides, in words; `conclusions` has it as code
+    keep: tuple[str, ...] | None = None  # columns of the probes that are recorded; None: all
+    #: Recipes that depend on what is recorded already: called with a function study name → histories
+    follow: Callable[[Callable], tuple[Recipe, ...]] | None = None
+
+
+_THREE = ("ln", "bn", "bn+ffnbn")
+_INTERVENTIONS = ("bn+cap", "ffnbn", "ln+ffnbn", "attn-ln", "ffn-ln", "rms")
+JUDGED = tuple(range(100, 105))  # seeds that no choice has seen
+
+
+def _grid(
+    names: Iterable[str], arms: Iterable[str], seeds: int | Iterable[int], settings=({},), **fixed
+) -> tuple[Recipe, ...]:
+    """Every combination; seeds vary slowest, so that a study cut short has whole comparisons."""
+    return tuple(
+        preset(name, arm, seed, **fixed | setting)
+        for seed in (range(seeds) if isinstance(seeds, int) else seeds)
+        for setting in settings
+        for name in names
+        for arm in arms
+    )
+
+
+#: The phase maps are many short runs: half the depth and half the steps of the presets.
+_SHORT = {"depth": 8, "steps": 200, "warmup": 20, "eval_every": 100, "probe_every": 20}
+
+#: The studies of the cause keep one evaluation in a hundred steps and one probe in forty.
+_LEAN = {"eval_every": 100, "probe_every": 40}
+
+
+def _same_images(batch: int, seen: int = 4800, lr: float = 0.012) -> dict:
+    """Settings of a run that sees `seen` images in batches of `batch`; lr is that of 32 images."""
+    steps = seen // batch
+    return {
+        "batch": batch, "steps": steps, "lr": lr * batch / 32, "warmup": steps // 15, "eval_every": steps,
+    }  # fmt: skip
+
+
+#: What study `memory` does to BN's optimizer, in the order in which it is told.
+REMEDIES = MappingProxyType(
+    {
+        "as it is": {},
+        "state cleared at step 40": {"reset_at": 40},
+        "clipped at 1 in the first 40 steps": {"clip": 1.0, "clip_steps": 40},
+        "clipped at 1 throughout": {"clip": 1.0},
+        "β₂ = 0.99": {"beta2": 0.99},
+        "β₂ = 0.95": {"beta2": 0.95},
+        "SGD with momentum": {"optimizer": "sgd", "weight_decay": 0.0},  # and a rate of SGD_RATES
+    }
+)
+#: The best of five rates in study `choices`, seed 90; `deep` takes that of the other GELU regime.
+SGD_RATES = MappingProxyType({"heavy": 0.03, "swiglu": 0.1, "deep": 0.03})
+POISONS = MappingProxyType({"× 10": {"poison": 10.0}, "× 100": {"poison": 100.0}})
+RATES = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
+CLIPS = (None, 1.0)
+
+#: What stands in the FFN's slot, or cures from elsewhere, in the order in which it is told.
+SLOTS = MappingProxyType(
+    {
+        "bn": "nothing",
+        "bn+ffnbn-before": "BN before the activation",
+        "bn+ffnbn": "BN after the activation",
+        "bn+ffnln": "LN after the activation",
+        "bn+ffnrms": "RMSNorm after the activation",
+        "bn+gain": "a constant gain",
+        "bn+embedln": "nothing, but one LN after the patch embedding",
+    }
+)
+_FAIR = ("ln", "bn", "bn+ffnbn", "bn+ffnbn-before", "bn+embedln")
+_SUCCESSORS = ("dyt", "derf", "prepbn", "rbn")
+
+
+def _memory(*names: str) -> tuple[Recipe, ...]:
+    runs = []
+    for seed in JUDGED:
+        for name in names:
+            sgd = {"lr": SGD_RATES[name]}
+            remedies = [s | sgd if s.get("optimizer") == "sgd" else s for s in REMEDIES.values()]
+            runs += _grid([name], ("bn",), [seed], remedies, **_LEAN)
+            runs += _grid([name], ("ln", "bn+ffnbn"), [seed], **_LEAN)
+            runs += _grid([name], ("ln",), [seed], POISONS.values(), **_LEAN)
+    return tuple(runs)
+
+
+def longer(steps: int) -> dict:
+    """Settings of a run that is only longer: the warm-up stays, the cosine is stretched."""
+    return _LEAN | {"steps": steps, "eval_every": steps // 4, "probe_every": steps // 10}
+
+
+def _undecided(records: Callable) -> tuple[Recipe, ...]:
+    """4,000 steps for the arms of which not every run had trained after 1,200, where all seeds are recorded."""
+    from normviz.lab.verdicts import verdict
+
+    cells: dict[tuple, list] = {}
+    for run in records("longer"):
+        if run.recipe.steps == 1200:
+            cells.setdefault((run.recipe.name, run.recipe.arm), []).append(verdict(run).kind)
+    return tuple(
+        recipe
+        for (name, arm), kinds in cells.items()
+        if len(kinds) == len(JUDGED) and set(kinds) != {"trained"}
+        for recipe in _grid([name], [arm], JUDGED, **longer(4000))
+    )
+
+
+def tuned(runs: Iterable) -> dict[tuple[str, str], dict]:
+    """The best setting (lr, clip) of every (regime, arm) in a tuning grid: that of the lowest mean final training loss.
+
+    Test images are not looked at.  A loss that is not finite is the worst.
+    """
+    import math
+    import statistics
+
+    from normviz.lab.verdicts import final_loss
+
+    losses: dict[tuple, dict[tuple, list[float]]] = {}
+    for run in runs:
+        recipe, loss = run.recipe, final_loss(run)
+        cell = losses.setdefault((recipe.name, recipe.arm), {})
+        cell.setdefault((recipe.lr, recipe.clip), []).append(loss if math.isfinite(loss) else math.inf)
+    best = {at: min(cell, key=lambda s, cell=cell: statistics.fmean(cell[s])) for at, cell in losses.items()}
+    return {at: {"lr": lr, "clip": clip} for at, (lr, clip) in best.items()}
+
+
+def _judged_at_best(tuning: str, **settings) -> Callable:
+    """Recipes of the judged seeds at the setting that a tuning grid, once whole, found best for every arm."""
+
+    def follow(records: Callable) -> tuple[Recipe, ...]:
+        runs = records(tuning)
+        if len(runs) < len(STUDIES[tuning].recipes):
+            return ()
+        best = tuned(runs)
+        return tuple(
+            recipe
+            for seed in JUDGED
+            for (name, arm), setting in best.items()
+            for recipe in _grid([name], [arm], [seed], [setting], **settings)
+        )
+
+    return follow
+
+
+def _successors(*names: str) -> tuple[Recipe, ...]:
+    """RBN's weight is the better of those in study `choices`; PRepBN went to NaN with either schedule there."""
+    return _grid(names, _SUCCESSORS, JUDGED, rbn=0.01, **_LEAN)
+
+
+_CIFAR = {"eval_every": 200, "probe_every": 40, "eval_images": 10_000}
+
+STUDIES = MappingProxyType(
+    {
+        "tame": Study("GELU, standardised digits: does the swap alone hurt?", _grid(["tame"], _THREE, 5)),
+        "heavy": Study("GELU, contrast jitter σ = 1", _grid(["heavy"], _THREE, 5)),
+        "swiglu": Study("SwiGLU, no jitter", _grid(["swiglu"], _THREE, 5)),
+        "swiglu-deep": Study("SwiGLU, depth 24, no jitter", _grid(["swiglu-deep"], _THREE, 5, probe_every=20)),
+        "midrun": Study("SwiGLU, jitter switched on at half time", _grid(["midrun"], _THREE, 5)),
+        "deep": Study("GELU, depth 32, contrast jitter σ = 1", _grid(["deep"], _THREE, 5, probe_every=20)),
+        "interventions": Study(
+            "which part of the swap is to blame, in `heavy` and `swiglu`",
+            _grid(["heavy", "swiglu"], _INTERVENTIONS, 2),
+        ),
+        "phase": Study(
+            "contrast jitter σ × FFN kind × arm",
+            _grid(
+                ["tame"], _THREE, 3,
+                [{"sigma": s, "ffn": f} for s in (0.0, 0.5, 1.0, 1.5) for f in ("gelu", "swiglu")], **_SHORT,
+            ),
+        ),
+        "phase_batch": Study(
+            "batch size at the same number of steps: a larger batch raises the bound √(N-1)",
+            _grid(["heavy"], _THREE, 3, [{"batch": b} for b in (16, 64, 256)], **_SHORT),
+        ),
+        "phase_depth": Study(
+            "depth, GELU with contrast jitter σ = 1",
+            _grid(["heavy"], _THREE, 3, [{"depth": d} for d in (4, 8, 16, 24)], **_SHORT),
+        ),
+        "clip": Study(
+            "are exploding gradients to blame? Their total norm clipped at 1",
+            _grid(["swiglu", "heavy", "midrun"], ("bn", "bn+ffnbn"), 3, clip=1.0),
+        ),
+        "inside": Study(
+            "one run per arm, with the lengths of its tokens at some steps",
+            _grid(["heavy", "swiglu"], _THREE, 1),
+            looks=(0, 10, 20, 40, 80, 160, 240, 320, 399),
+        ),
+        "batchnorm_lr": Study(
+            "what BatchNorm is good for: a convolutional network of 8 layers with and without it, "
+            "four learning rates",
+            _grid(["conv"], ("none", "bn"), 5, [{"lr": lr} for lr in (1e-3, 4e-3, 3e-2, 1e-1)], depth=8),
+        ),
+        "small_batch": Study(
+            "batches of 32 down to 1 image, the same 4,800 images seen, learning rate in proportion to the batch",
+            _grid(["conv"], ("bn", "ln", "gn", "in"), 4, [_same_images(b) for b in (32, 16, 8, 4, 2, 1)]),
+        ),
+        "cifar10-heavy": Study(
+            "CIFAR-10, GELU, contrast jitter", _grid(["cifar10-heavy"], _THREE, 2, eval_every=100)
+        ),
+        "cifar10-swiglu": Study(
+            "CIFAR-10, SwiGLU, no jitter", _grid(["cifar10-swiglu"], _THREE, 2, eval_every=100)
+        ),
+        "sequences": Study(
+            "a GRU over the ink of digits: lengths as in training, and longer than any in training",
+            _grid(["gru", "gru-longer"], ("ln", "bn-input", "bn-step", "bn", "none", "bn-padded"), 5),
+        ),
+        "choices": Study(
+            "what the studies of the cause had to choose, on a seed of its own: SGD's learning rate, "
+            "RBN's weight, PRepBN's schedule",
+            (
+                *_grid(
+                    ["heavy", "swiglu"], ("bn",), [90],
+                    [{"optimizer": "sgd", "lr": lr, "weight_decay": 0.0} for lr in (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)],
+                    **_LEAN,
+                ),
+                *_grid(["heavy", "swiglu"], ("rbn",), [90], [{"rbn": w} for w in (0.01, 0.1, 1.0)], **_LEAN),
+                *_grid(["heavy", "swiglu"], ("prepbn",), [90], [{"prepbn_until": u} for u in (0.5, 0.8)], **_LEAN),
+            ),
+        ),
+        "memory": Study(
+            "is BN's stall AdamW's memory of an exploded gradient? BN with it taken away, LN with it given",
+            _memory("heavy", "swiglu"),
+            rule="In a regime the memory is the main cause if clearing it at step 40 closes at least 80 % "
+            "of the gap in test accuracy between BN and BN + FFN-BN in at least 4 of 5 seeds, a part "
+            "of it if at least half; it is enough by itself if LN with its first ten gradients × 100 "
+            "trains in at most 1 of 5 seeds.",
+        ),
+        "memory-deep": Study("the same in `deep`, 32 blocks", _memory("deep"), rule="As in `memory`."),
+        "initial": Study(
+            "before any training: the gradient at step 0 over depth, jitter, FFN and arm",
+            _grid(
+                ["tame"],
+                ("ln", "bn", "bn+ffnbn", "bn+ffnbn-before", "bn+ffnln", "bn+gain", "bn+embedln", "dyt"),
+                range(100, 110),
+                [
+                    {"depth": d, "sigma": s, "ffn": f}
+                    for d in (2, 4, 8, 16, 32, 48) for s in (0.0, 1.0) for f in ("gelu", "swiglu")
+                ],
+                steps=1, warmup=0, eval_every=1, eval_images=1, probe_every=1,
+            ),
+            rule="The gradient explodes in depth if the logarithm of its norm is a straight line over the "
+            "depth (R² > 0.9) that rises; it predicts the verdicts if, over the arms and regimes "
+            "recorded at depth 16 and 32, Spearman's correlation between it and the share of runs "
+            "that trained is at most −0.6.",
+            keep=("grad_norm",),
+        ),
+        "slot": Study(
+            "what in FFN-BN cures: its place, its statistics, or only its scale?",
+            _grid(["heavy", "swiglu"], tuple(SLOTS), JUDGED, **_LEAN),
+            rule="A norm in the FFN is needed in a regime if BN after the activation beats a constant gain"
+            " in test accuracy, and its place matters if it beats BN before the activation: each if "
+            "the 95 % interval of the paired difference over the seeds lies above 0. The un-"
+            "normalized FFN is to blame only if every arm that leaves it so (nothing, gain, embedding"
+            " LN) trains less often than BN after the activation.",
+        ),
+        "longer": Study(
+            "crash or delay? 400, 1,200 and, for arms of which a run has still not trained, 4,000 steps",
+            (
+                *_grid(["heavy", "swiglu"], _THREE, JUDGED, **_LEAN),
+                *_grid(["heavy", "swiglu"], _THREE, JUDGED, **longer(1200)),
+            ),
+            rule="An arm is slow in a regime if all its runs train once the steps are trebled or "
+            "multiplied by ten; it fails if after 4,000 steps at least one still has not.",
+            follow=_undecided,
+        ),
+        "fair": Study(
+            "every arm with the optimizer that suits it: five learning rates, clipped or not, tuned on seed 90",
+            _grid(
+                ["heavy", "swiglu"], _FAIR, [90],
+                [{"lr": lr, "clip": clip} for lr in RATES for clip in CLIPS], **_LEAN,
+            ),
+            rule="Tuned: the setting with the lowest final training loss on seed 90. A swap crashes "
+            "training in a regime only if the tuned BN trains in fewer of the 5 judged seeds than the"
+            " tuned LN.",
+        ),
+        "fair-judged": Study(
+            "the arms of `fair` at their best settings, on the judged seeds",
+            (),
+            rule="As in `fair`.",
+            follow=_judged_at_best("fair", **_LEAN),
+        ),
+        "successors": Study(
+            "what came after the article: DyT, Derf, PRepBN and RBN in every slot",
+            (*_successors("heavy", "swiglu"), *_successors("deep")),
+            rule="An arm replaces LN in a regime if it trains in as many of the 5 seeds and is level with "
+            "LN in test accuracy (see `level` in the ledger).",
+        ),
+        "ghost": Study(
+            "the bound √(N − 1) as a cause: BatchNorm's statistics over N = 64 … 4,096 tokens, the "
+            "batch (256 images) unchanged",
+            _grid(
+                ["heavy", "swiglu"], ("bn",), JUDGED,
+                [{"ghost_tokens": n, "clip": clip} for clip in CLIPS for n in (64, 256, 1024, None)],
+                **_LEAN | {"batch": 256, "steps": 200, "warmup": 20},
+            ),
+            rule="The bound is a cause in a regime if test accuracy falls with N: Spearman's correlation "
+            "over all runs without clipping is below 0 with its 95 % interval. Else the story is "
+            "dropped.",
+        ),
+        "half": Study(
+            "float16, whose largest number is 65,504: does BN overflow where LN and FFN-BN do not?",
+            _grid(
+                ["swiglu"], _THREE, JUDGED,
+                [{"batch": b, "steps": n, "eval_every": n} for b, n in ((64, 100), (256, 50), (1024, 25))],
+                precision="fp16", clip=1.0, warmup=10, probe_every=10,
+            ),
+            rule="A crash in the article's sense: BN's loss, or its evaluation, stops being finite in at "
+            "least 4 of 5 seeds after a loss below half of chance, and LN's and FFN-BN's in none.",
+        ),
+        "cifar10": Study(
+            "CIFAR-10, GELU and SwiGLU, four settings of the optimizer an arm, tuned on seed 90 in 150 steps",
+            _grid(
+                ["cifar10-tame", "cifar10-swiglu"], _THREE, [90],
+                [{"lr": lr, "clip": clip} for lr in (2e-3, 4e-3) for clip in CLIPS],
+                **_CIFAR | {"steps": 150, "eval_every": 150, "eval_images": 1000},
+            ),
+        ),
+        "cifar10-judged": Study(
+            "the arms of `cifar10` at their best settings, 800 steps, all 10,000 test images, on the judged seeds",
+            (),
+            rule="Level: see the ledger. With all 50,000 training images and a GPU the same command does "
+            "the same study.",
+            follow=_judged_at_best("cifar10", **_CIFAR | {"steps": 800}),
+        ),
+    }
+)  # fmt: skip
+
+
+#: The regimes of the crash in words, in the order in which they are told.
+REGIMES = MappingProxyType(
+    {
+        "tame": "GELU, plain digits",
+        "heavy": "GELU, contrast jitter",
+        "deep": "GELU, jitter, depth 32",
+        "swiglu": "SwiGLU",
+        "swiglu-deep": "SwiGLU, depth 24",
+        "midrun": "SwiGLU, jitter from half time",
+    }
+)
