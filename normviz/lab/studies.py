@@ -345,14 +345,17 @@ STUDIES = MappingProxyType(
 )  # fmt: skip
 
 
-#: The regimes of the crash in words, in the order in which they are told.
+#: The regimes of the crash in words, in the order in which they are told.  All on digits.
 REGIMES = MappingProxyType(
     {
-        "tame": "GELU, plain digits",
-        "heavy": "GELU, contrast jitter",
-        "deep": "GELU, jitter, depth 32",
+        "tame": "GELU",
+        "heavy": "GELU with jitter",
+        "deep": "GELU with jitter at depth 32",
         "swiglu": "SwiGLU",
-        "swiglu-deep": "SwiGLU, depth 24",
-        "midrun": "SwiGLU, jitter from half time",
+        "swiglu-deep": "SwiGLU at depth 24",
+        "midrun": "SwiGLU with jitter from half time",
     }
 )
+
+#: The same on photographs, by study `cifar10-judged`.
+PHOTOGRAPHS = MappingProxyType({"cifar10-tame": "GELU on CIFAR-10", "cifar10-swiglu": "SwiGLU on CIFAR-10"})

@@ -1,0 +1,126 @@
+"""Groups of runs in words and against each other: what became of them, and whether one arm is level with another."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from normviz.lab.history import History
+from normviz.lab.verdicts import verdict
+
+#: The verdicts in the words of the ledger, in the order in which they are told.
+WORDS = {
+    "trained": "trained", "delayed": "slow", "stalled": "stalled", "crashed": "crashed", "diverged": "diverged",
+}  # fmt: skip
+
+MARGIN = 0.02  # of accuracy: two arms are level if their difference surely lies within it
+
+
+def trained(runs: Iterable[History]) -> int:
+    """How many runs the verdict's rule calls trained."""
+    return sum(verdict(run).kind == "trained" for run in runs)
+
+
+def share(runs: Sequence[History]) -> str:
+    return f"{trained(runs)}/{len(runs)}"
+
+
+def accuracies(runs: Iterable[History]) -> list[float]:
+    """Test accuracy at the end, 0 to 1, with running statistics: what a user would get."""
+    return [run.evals[-1]["accuracy"] for run in runs]
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean ± standard deviation over seeds, in percent; of a single seed there is no deviation to tell."""
+    deviation = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{100 * statistics.mean(values):.1f}{deviation} %"
+
+
+def lost_in_evaluation(run: History) -> bool:
+    """Whether the test loss with running statistics is not finite although the training loss is."""
+    return math.isfinite(run.loss[-1]) and not math.isfinite(run.evals[-1]["loss"])
+
+
+def fates(runs: Sequence[History]) -> str:
+    """What became of runs, each kind counted apart: "3 trained, 2 stalled; 1 not finite in evaluation"."""
+    kinds = [verdict(run).kind for run in runs]
+    told = ", ".join(f"{kinds.count(kind)} {word}" for kind, word in WORDS.items() if kind in kinds)
+    lost = sum(map(lost_in_evaluation, runs))
+    return told + (f"; {lost} not finite in evaluation" if lost else "")
+
+
+class Interval(NamedTuple):
+    """A mean with its confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.1f} [{self.low:+.1f}, {self.high:+.1f}]".replace("-", "−")
+
+
+def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+    """The mean of at least two values with Student's interval."""
+    from scipy.stats import t
+
+    mean = statistics.fmean(values)
+    half = t.ppf((1 + confidence) / 2, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    return Interval(mean, mean - half, mean + half)
+
+
+class Difference(NamedTuple):
+    """Test accuracy of one arm minus that of another, in points, with its 90 % interval, and what follows from it."""
+
+    points: Interval
+    word: str  # "level", "ahead", "behind" or "not decided"
+
+
+def difference(ours: Sequence[History], theirs: Sequence[History]) -> Difference:
+    """How much more accurate `ours` are than `theirs`, seeds paired; both need the same seeds, two at least.
+
+    Seeds and test images are both a sample: the variance of the mean is that between seeds plus that between images,
+    each over its number, with Satterthwaite's degrees of freedom.  Where a record does not say which images were right,
+    the images of both arms count as drawn independently, which widens the interval.
+    Level: the 90 % interval lies within ±2 points (two one-sided tests at 5 %; Schuirmann 1987).  Else ahead or behind
+    where it leaves out 0, and otherwise not decided.
+    """
+    from scipy.stats import t
+
+    pairs = [(one, two) for one in ours for two in theirs if one.recipe.seed == two.recipe.seed]
+    if len(pairs) < 2:
+        raise LookupError("two seeds at least are needed that both arms have")
+    by_seed = np.array([one.evals[-1]["accuracy"] - two.evals[-1]["accuracy"] for one, two in pairs])
+    seeds = by_seed.var(ddof=1) / len(pairs)
+    images = pairs[0][0].meta.get("test_images", 297)
+    if all(run.hits is not None for pair in pairs for run in pair):
+        by_image = np.mean([one.hits.astype(float) - two.hits for one, two in pairs], axis=0)
+        between = by_image.var(ddof=1) / images
+    else:
+        rates = [statistics.fmean(accuracies(runs)) for runs in zip(*pairs, strict=True)]
+        between = sum(rate * (1 - rate) for rate in rates) / images
+    error = math.sqrt(seeds + between)
+    free = (
+        (seeds + between) ** 2 / (seeds**2 / (len(pairs) - 1) + between**2 / (images - 1)) if error else 1.0
+    )
+    mean, half = float(by_seed.mean()), float(t.ppf(0.95, free)) * error
+    points = Interval(*(100 * value for value in (mean, mean - half, mean + half)))
+    if max(-points.low, points.high) <= 100 * MARGIN:
+        word = "level"
+    else:
+        word = "ahead" if points.low > 0 else "behind" if points.high < 0 else "not decided"
+    return Difference(points, word)
+
+
+def rank_correlation(x: Sequence[float], y: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Spearman's correlation with its interval by Fisher's z (Bonett & Wright 2000)."""
+    from scipy.stats import norm, spearmanr
+
+    value = float(spearmanr(x, y).statistic)
+    half = norm.ppf((1 + confidence) / 2) * math.sqrt((1 + value**2 / 2) / (len(x) - 3))
+    z = math.atanh(max(-0.999999, min(0.999999, value)))
+    return Interval(value, math.tanh(z - half), math.tanh(z + half))
