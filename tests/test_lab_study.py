@@ -85,6 +85,15 @@ def test_recipes_may_follow_from_what_is_recorded(tmp_path, monkeypatch):
     assert history.recipe == replace(best, seed=7)
 
 
+def test_what_follows_from_a_studys_own_runs_is_run_with_it(tmp_path, monkeypatch):
+    def follow(records):
+        return tuple(replace(run.recipe, steps=6) for run in records("chain") if run.recipe.steps == 4)
+
+    monkeypatch.setattr(study, "STUDIES", {"chain": Study("", GRID[:2], follow=follow)})
+    run_study("chain", tmp_path, jobs=1, device="cpu", tell=lambda line: None)
+    assert [history.recipe.steps for history in load_study("chain", tmp_path)] == [4, 4, 6, 6]
+
+
 def test_columns_that_a_study_does_not_keep_are_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr(study, "STUDIES", {"thin": Study("", GRID[:1], keep=("grad_norm",))})
     (row,) = rows(run_study("thin", tmp_path, jobs=1, device="cpu", tell=lambda line: None))

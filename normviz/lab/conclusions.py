@@ -27,7 +27,7 @@ from normviz.lab.compare import (
 )
 from normviz.lab.history import History
 from normviz.lab.recipe import PRESETS
-from normviz.lab.studies import JUDGED, POISONS, REGIMES, REMEDIES, SGD_RATES, SLOTS, tuned
+from normviz.lab.studies import JUDGED, LENGTHS, POISONS, REGIMES, REMEDIES, SGD_RATES, SLOTS, tuned
 from normviz.lab.study import load_study, progress, results_folder
 from normviz.lab.verdicts import verdict
 
@@ -307,22 +307,23 @@ def _longer(runs: Runs) -> Conclusion:
     said, numbers = [], []
     for name in ("heavy", "swiglu"):
         for arm, words in (("ln", "LN"), ("bn", "BN"), ("bn+ffnbn", "FFN-BN")):
-            found = {steps: runs.maybe("longer", arm, name, steps=steps) for steps in (400, 1200, 4000)}
-            found = {steps: these for steps, these in found.items() if these}
+            found = {steps: runs.maybe("longer", arm, name, steps=steps) for steps in LENGTHS}
+            found = {steps: these for steps, these in found.items() if len(these) == len(JUDGED)}
             if not found:
                 raise LookupError("study 'longer' is still to be run")
             last, these = max(found.items())
-            if arm == "bn":
-                slow = trained(these) == len(these)
+            if last > LENGTHS[0]:
+                all_train = trained(these) == len(these)
+                end = "fails" if last == LENGTHS[-1] else "is not decided"
                 state = (
-                    f"slow: all runs train in {last:,} steps"
-                    if slow
-                    else f"not trained in all runs after {last:,} steps"
+                    f"is slow, and trains in {last:,} steps" if all_train else f"{end} after {last:,} steps"
                 )
-                said.append(f"BN in {REGIMES[name]} is {state}")
+                said.append(f"{words} in {REGIMES[name]} {state}")
             told = ", ".join(f"{steps:,} steps {share(each)}" for steps, each in found.items())
-            numbers.append(f"{REGIMES[name]}, {words}: {told}; last: {fates(these)}")
-    return Conclusion(_sentence("; ".join(said)), ". ".join(numbers))
+            numbers.append(
+                f"{REGIMES[name]}, {words}: {told}; last: {fates(these)}, {spread(accuracies(these))}"
+            )
+    return Conclusion(_sentence("; ".join(said) or "every run trains in 400 steps"), ". ".join(numbers))
 
 
 def fair(runs: Runs) -> dict[str, dict[str, tuple[dict, list[History]]]]:

@@ -8,6 +8,7 @@ on seeds 100 to 104.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -108,19 +109,24 @@ def longer(steps: int) -> dict:
     return _LEAN | {"steps": steps, "eval_every": steps // 4, "probe_every": steps // 10}
 
 
+#: What follows when runs of an arm have not all trained: ten times the steps at the most.
+LENGTHS = (400, 1200, 4000)
+
+
 def _undecided(records: Callable) -> tuple[Recipe, ...]:
-    """4,000 steps for the arms of which not every run had trained after 1,200, where all seeds are recorded."""
+    """The next length for every arm of which, all seeds recorded, not every run has trained at the one before."""
     from normviz.lab.verdicts import verdict
 
     cells: dict[tuple, list] = {}
     for run in records("longer"):
-        if run.recipe.steps == 1200:
-            cells.setdefault((run.recipe.name, run.recipe.arm), []).append(verdict(run).kind)
+        recipe = run.recipe
+        cells.setdefault((recipe.name, recipe.arm, recipe.steps), []).append(verdict(run).kind)
     return tuple(
         recipe
-        for (name, arm), kinds in cells.items()
-        if len(kinds) == len(JUDGED) and set(kinds) != {"trained"}
-        for recipe in _grid([name], [arm], JUDGED, **longer(4000))
+        for before, steps in pairwise(LENGTHS)
+        for (name, arm, length), kinds in cells.items()
+        if length == before and len(kinds) == len(JUDGED) and set(kinds) != {"trained"}
+        for recipe in _grid([name], [arm], JUDGED, **longer(steps))
     )
 
 
@@ -273,13 +279,10 @@ STUDIES = MappingProxyType(
             " LN) trains less often than BN after the activation.",
         ),
         "longer": Study(
-            "crash or delay? 400, 1,200 and, for arms of which a run has still not trained, 4,000 steps",
-            (
-                *_grid(["heavy", "swiglu"], _THREE, JUDGED, **_LEAN),
-                *_grid(["heavy", "swiglu"], _THREE, JUDGED, **longer(1200)),
-            ),
-            rule="An arm is slow in a regime if all its runs train once the steps are trebled or "
-            "multiplied by ten; it fails if after 4,000 steps at least one still has not.",
+            "crash or delay? 400 steps, then 1,200 and 4,000 for every arm of which a run has still not trained",
+            _grid(["heavy", "swiglu"], _THREE, JUDGED, **_LEAN),
+            rule="An arm is slow in a regime if all its runs train once the steps are trebled or multiplied by "
+            "ten; it fails if after 4,000 steps at least one still has not.",
             follow=_undecided,
         ),
         "fair": Study(
@@ -320,26 +323,26 @@ STUDIES = MappingProxyType(
             "float16, whose largest number is 65,504: does BN overflow where LN and FFN-BN do not?",
             _grid(
                 ["swiglu"], _THREE, JUDGED,
-                [{"batch": b, "steps": n, "eval_every": n} for b, n in ((64, 100), (256, 50), (1024, 25))],
+                [{"batch": b, "steps": n, "eval_every": n} for b, n in ((64, 100), (256, 40), (1024, 16))],
                 precision="fp16", clip=1.0, warmup=10, probe_every=10,
             ),
             rule="A crash in the article's sense: BN's loss, or its evaluation, stops being finite in at "
             "least 4 of 5 seeds after a loss below half of chance, and LN's and FFN-BN's in none.",
         ),
         "cifar10": Study(
-            "CIFAR-10, GELU and SwiGLU, four settings of the optimizer an arm, tuned on seed 90 in 150 steps",
+            "CIFAR-10, GELU and SwiGLU, four settings of the optimizer an arm, tuned on seed 90 in 120 steps",
             _grid(
                 ["cifar10-tame", "cifar10-swiglu"], _THREE, [90],
                 [{"lr": lr, "clip": clip} for lr in (2e-3, 4e-3) for clip in CLIPS],
-                **_CIFAR | {"steps": 150, "eval_every": 150, "eval_images": 1000},
+                **_CIFAR | {"steps": 120, "eval_every": 120, "eval_images": 1000},
             ),
         ),
         "cifar10-judged": Study(
-            "the arms of `cifar10` at their best settings, 800 steps, all 10,000 test images, on the judged seeds",
+            "the arms of `cifar10` at their best settings, 400 steps, all 10,000 test images, on the judged seeds",
             (),
             rule="Level: see the ledger. With all 50,000 training images and a GPU the same command does "
             "the same study.",
-            follow=_judged_at_best("cifar10", **_CIFAR | {"steps": 800}),
+            follow=_judged_at_best("cifar10", **_CIFAR | {"steps": 400}),
         ),
     }
 )  # fmt: skip

@@ -117,7 +117,7 @@ def run_study(
     import torch
     from joblib import Parallel, delayed, parallel_config
 
-    study = STUDIES.get(name, Study("", ()))
+    study, given = STUDIES.get(name, Study("", ())), recipes
     if recipes is None:
         if name not in STUDIES:
             raise ValueError(f"study={name!r} is unknown; it takes one of {', '.join(STUDIES)}")
@@ -144,6 +144,8 @@ def run_study(
         said = row.get("error") or f"{row['verdict']['kind']}, {row['verdict']['why']}"
         label = _label(Recipe.from_dict(row["recipe"]))
         tell(f"{done}/{len(missing)} {label}: {said} (about {left / 60:.0f} min left)")
+    if given is None and set(study_recipes(name, folder)) > set(recipes):  # what follows from these runs
+        run_study(name, folder, jobs=jobs, device=device, data_folder=data_folder, tell=tell)
     return path
 
 
