@@ -71,7 +71,7 @@ def _sound(name: str, folder) -> list[dict]:
             f"no record of study {name!r} at {path}; make one: python -m normviz study {name}"
         )
     rows = {recipe: row for recipe, row in _rows(path).items() if "error" not in row}
-    order = study_recipes(name, folder) if name in STUDIES else rows
+    order = STUDIES[name].recipes if name in STUDIES else ()  # what followed comes after, as it was run
     return [rows[recipe] for recipe in dict.fromkeys((*order, *rows)) if recipe in rows]
 
 
