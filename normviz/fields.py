@@ -162,6 +162,6 @@ def _within(value, least, above, most) -> bool:
 
 
 def _range(noun: str, least, above, most) -> str:
-    low = f">= {least:g}" if least is not None else f"> {above:g}" if above is not None else ""
-    high = f"<= {most:g}" if most is not None else ""
+    low = f">= {least}" if least is not None else f"> {above}" if above is not None else ""
+    high = f"<= {most}" if most is not None else ""
     return " ".join((noun, " and ".join(filter(None, (low, high))))).strip()
