@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
+
+from normviz.norms.normalize import is_tensor
 
 #: 3×3 kernels for cross-correlation, in the order of the channels.  Their responses differ in offset and scale by
 #: nature: a blur stays between 0 and 1, an edge swings by ±4.
@@ -19,21 +22,22 @@ FILTERS = {
     "ridge": [[0, -1, 0], [-1, 4, -1], [0, -1, 0]],
 }
 SIDE = 8  # the digits are 8 × 8
+_DATA = Path(__file__).parent / "data"  # written by tools/make_data.py
 
 
 @lru_cache(maxsize=1)
-def _all_digits() -> np.ndarray:
-    from sklearn.datasets import load_digits  # slow to import and to read, hence late and once
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """All 1,797 handwritten digits of scikit-learn: levels of ink uint8 (n, 8, 8) from 0 to 16, labels int64 (n,).
 
-    return (load_digits().images / 16).astype(np.float32)
+    Source: Alpaydin & Kaynak, Optical Recognition of Handwritten Digits (UCI, 1998), test part.  Not to be written to.
+    """
+    with np.load(_DATA / "digits.npz") as file:
+        return file["images"], file["labels"].astype(np.int64)
 
 
 def digit_images(count: int = 4) -> np.ndarray:
-    """The first `count` of scikit-learn's handwritten digits: float32 (count, 8, 8), ink between 0 and 1.
-
-    Source: Alpaydin & Kaynak, Optical Recognition of Handwritten Digits (UCI, 1998), test part.
-    """
-    return _all_digits()[:count].copy()
+    """The first `count` of the handwritten digits: float32 (count, 8, 8), ink between 0 and 1."""
+    return (digits()[0][:count] / 16).astype(np.float32)
 
 
 def digit_features(n: int = 4, c: int = 8, h: int = SIDE, w: int = SIDE) -> np.ndarray:
@@ -42,11 +46,15 @@ def digit_features(n: int = 4, c: int = 8, h: int = SIDE, w: int = SIDE) -> np.n
     n: 1 to 1797 images; c: 1 to 8 filters (see `FILTERS`); h, w: 1 to 8 rows and columns.
     Raises ValueError for sizes outside of these.
     """
-    for name, value, most in (("n", n, 1797), ("c", c, len(FILTERS)), ("h", h, SIDE), ("w", w, SIDE)):
-        if not 1 <= value <= most:
-            raise ValueError(f"{name}={value!r} must be 1 to {most}")
+    _check(n=(n, 1797), c=(c, len(FILTERS)), h=(h, SIDE), w=(w, SIDE))
     maps = filter_maps(np.pad(digit_images(n), ((0, 0), (1, 1), (1, 1))), c)
     return shrink(shrink(maps, h, axis=2), w, axis=3)
+
+
+def _check(**sizes: tuple[int, int]) -> None:
+    for name, (value, most) in sizes.items():
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 1 <= value <= most:
+            raise ValueError(f"{name}={value!r} must be an integer from 1 to {most}")
 
 
 def filter_maps(images: np.ndarray, c: int = 8) -> np.ndarray:
@@ -57,28 +65,24 @@ def filter_maps(images: np.ndarray, c: int = 8) -> np.ndarray:
 
 
 #: The photographs that scikit-learn carries along, both CC BY 2.0, in the order of `photos`
-PHOTOS = {
-    "temple": "china.jpg, by danielbuechele on Flickr",
-    "flower": "flower.jpg, by vultilion on Flickr",
-}
+PHOTOS = {"temple": "china.jpg, by danielbuechele on Flickr", "flower": "flower.jpg, by vultilion on Flickr"}
 
 
 @lru_cache(maxsize=1)
 def _whole_photos() -> np.ndarray:
-    from sklearn.datasets import load_sample_images
-
-    return np.stack(load_sample_images().images).transpose(0, 3, 1, 2).astype(np.float32) / 255
+    with np.load(_DATA / "photos.npz") as file:
+        planes = file["planes"].cumsum(3, dtype=np.uint8).cumsum(2, dtype=np.uint8)
+    green, red, blue = planes.transpose(1, 0, 2, 3)
+    return np.stack([red + green, green, blue + green], axis=1).astype(np.float32) / 255  # (2, 3, 427, 640)
 
 
 def photos(h: int = 96, w: int = 144) -> np.ndarray:
     """A temple and a flower in red, green and blue, averaged down: float32 (2, 3, h, w) between 0 and 1.
 
     h: 1 to 427 rows, w: 1 to 640 columns; their own ratio is about 2 : 3.  Raises ValueError for sizes outside of
-    these.  Sources: see `PHOTOS`; they are files of scikit-learn's, there is nothing to download.
+    these.  Sources: see `PHOTOS`.
     """
-    for name, value, most in (("h", h, 427), ("w", w, 640)):
-        if not 1 <= value <= most:
-            raise ValueError(f"{name}={value!r} must be 1 to {most}")
+    _check(h=(h, 427), w=(w, 640))
     return shrink(shrink(_whole_photos(), h, axis=2), w, axis=3)
 
 
@@ -95,30 +99,28 @@ def ink_sequences(images):
     """Each image as the sequence of its ink pixels in reading order, padded to the longest.
 
     A pixel is ink where it is brighter than the image's darkest pixel, whatever the image's scale.
-    images: floating-point tensor (B, H, W) or (B, 1, H, W).
+    images: floating-point tensor or array (B, H, W) or (B, 1, H, W).
 
-    Returns (steps, lengths): steps of images' dtype (B, T, 3), each one (row, column, ink above the darkest pixel),
-    rows and columns counted from 0 and padding 0; lengths int64 (B,), at least 1: an image without any ink becomes its
-    first pixel, with 0 ink.  Raises ValueError for another shape, TypeError for what is no floating-point tensor.
+    Returns (steps, lengths), tensors or arrays as the images are: steps of their dtype (B, T, 3), each one (row, column,
+    ink above the darkest pixel), rows and columns counted from 0 and padding 0; lengths int64 (B,), at least 1: an image
+    without any ink becomes its first pixel, with 0 ink.  Raises ValueError for another shape, TypeError for what is no
+    floating-point tensor or array.
     """
-    import torch  # late: this module serves pictures that need no torch
-
-    if not isinstance(images, torch.Tensor) or not images.is_floating_point():
-        raise TypeError(f"images must be a floating-point tensor, got {type(images).__name__}")
+    tensor = is_tensor(images)
+    if not (images.is_floating_point() if tensor else isinstance(images, np.ndarray) and images.dtype.kind == "f"):
+        raise TypeError(f"images must be a floating-point tensor or array, got {type(images).__name__}")
     if images.ndim == 4 and images.shape[1] == 1:
         images = images[:, 0]
     if images.ndim != 3 or 0 in images.shape:
-        raise ValueError(
-            f"images has shape {tuple(images.shape)}; it takes (B, H, W) or (B, 1, H, W), none of them 0"
-        )
-    pixels = images.flatten(1)
-    pixels = pixels - pixels.amin(1, keepdim=True)  # (B, H·W)
-    lengths = (pixels > 0).sum(1).clamp_min(1)  # (B,)
-    longest = int(lengths.max())
-    # A stable sort by "no ink" brings the ink to the front and leaves it in reading order
-    order = (pixels <= 0).to(torch.uint8).argsort(dim=1, stable=True)[:, :longest]  # (B, T)
-    width = images.shape[2]
-    where = torch.stack([order // width, order % width], dim=2).to(images.dtype)
-    steps = torch.cat([where, pixels.gather(1, order)[..., None]], dim=2)  # (B, T, 3)
-    real = torch.arange(longest, device=images.device) < lengths[:, None]  # (B, T)
-    return steps * real[..., None], lengths
+        raise ValueError(f"images has shape {tuple(images.shape)}; it takes (B, H, W) or (B, 1, H, W), none of them 0")
+    pixels = images.reshape(len(images), -1)
+    pixels = pixels - (pixels.amin(1, keepdim=True) if tensor else pixels.min(1, keepdims=True))  # (B, H·W)
+    ink = pixels > 0
+    ink[:, 0] |= ~ink.any(1)
+    lengths, order = ink.sum(1), ink.cumsum(1) - 1  # (B,); (B, H·W): the step that a pixel of ink becomes
+    image, place = ink.nonzero(as_tuple=True) if tensor else ink.nonzero()
+    sizes, width = (len(images), int(lengths.max()), 3), images.shape[2]
+    steps = pixels.new_zeros(sizes) if tensor else np.zeros(sizes, pixels.dtype)
+    for k, values in enumerate((place // width, place % width, pixels[image, place])):
+        steps[image, order[image, place], k] = values.to(steps.dtype) if tensor else values
+    return steps, lengths

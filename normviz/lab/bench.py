@@ -163,13 +163,7 @@ def compile_problem(device="cpu") -> str | None:
     On a CPU inductor writes C++ and needs a compiler; it looks for $CXX, then g++ or clang++ (cl on Windows).
     """
     if torch.device(device).type == "cpu":
-        wanted = (
-            [os.environ["CXX"]]
-            if os.environ.get("CXX")
-            else ["cl"]
-            if os.name == "nt"
-            else ["g++", "clang++"]
-        )
+        wanted = [os.environ["CXX"]] if os.environ.get("CXX") else ["cl"] if os.name == "nt" else ["g++", "clang++"]
         if not any(map(shutil.which, wanted)):
             return f"torch.compile needs a C++ compiler on a CPU, and there is no {' or '.join(wanted)} here"
     try:

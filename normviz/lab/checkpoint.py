@@ -65,15 +65,11 @@ def load_checkpoint(path, model, optimizer, scaler, recipe) -> History:
     except FileNotFoundError as error:
         raise CheckpointError(f"checkpoint {path} is incomplete: {error.filename} is missing") from None
     except (ValueError, KeyError, AttributeError) as error:
-        raise CheckpointError(
-            f"checkpoint {path} is damaged: it is not the JSON that was written ({error})"
-        ) from None
+        raise CheckpointError(f"checkpoint {path} is damaged: it is not the JSON that was written ({error})") from None
     if seal != _seal(body):
         raise CheckpointError(f"checkpoint {path} is damaged: its checksum does not fit its content")
     if hashlib.sha256(content).hexdigest() != body["tensors_sha256"]:
-        raise CheckpointError(
-            f"checkpoint {path.with_suffix('.safetensors')} is damaged: its checksum does not fit"
-        )
+        raise CheckpointError(f"checkpoint {path.with_suffix('.safetensors')} is damaged: its checksum does not fit")
     history = History.from_dict(body["history"])
     if history.recipe != recipe:
         ours, theirs = recipe.to_dict(), history.recipe.to_dict()

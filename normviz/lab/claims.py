@@ -16,16 +16,7 @@ import torch
 from normviz.costs import device_words
 from normviz.functional import torch_layer
 from normviz.lab.compare import accuracies, difference, fates, lost_in_evaluation, share, spread, trained
-from normviz.lab.conclusions import (
-    CONCLUSIONS,
-    Runs,
-    conclude,
-    crashes_when_tuned,
-    fair,
-    of_setting,
-    paired,
-    slot,
-)
+from normviz.lab.conclusions import CONCLUSIONS, Runs, conclude, crashes_when_tuned, fair, of_setting, paired, slot
 from normviz.lab.cost import NETWORK_NAMES, load_costs
 from normviz.lab.dependence import computed_sets, moved_by_company
 from normviz.lab.history import History
@@ -108,21 +99,15 @@ def _sequences(runs: Runs) -> Finding:
     """That LN is the standard is history; what runs can say is where it is ahead of every way to use BN."""
     rivals = {"bn-input": "on the input", "bn-step": "per step", "bn": "shared", "bn-padded": "with padding"}
     parts, words = [], {}
-    for name, regime in (
-        ("gru", "sequences as long as in training"),
-        ("gru-longer", "longer ones"),
-    ):
+    for name, regime in (("gru", "sequences as long as in training"), ("gru-longer", "longer ones")):
         ln, *others = (runs("sequences", arm, name) for arm in ("ln", *rivals))
         best = max(others, key=lambda found: statistics.mean(accuracies(found)))
         gap = difference(ln, best)
         words[regime] = gap.word
         told = ", ".join(
-            f"{words_} {spread(accuracies(found))}"
-            for words_, found in zip(rivals.values(), others, strict=True)
+            f"{words_} {spread(accuracies(found))}" for words_, found in zip(rivals.values(), others, strict=True)
         )
-        parts.append(
-            f"{regime}: LN {spread(accuracies(ln))}, BN {told}; LN to the best BN {gap.points} points"
-        )
+        parts.append(f"{regime}: LN {spread(accuracies(ln))}, BN {told}; LN to the best BN {gap.points} points")
     state = {
         "ahead": "ahead of",
         "level": "level with",
@@ -153,8 +138,7 @@ def regimes(runs: Runs) -> dict[str, dict[str, list[History]]]:
     for regime, words in REGIMES.items():
         later = "memory-deep" if regime == "deep" else "memory"
         found[words] = {
-            arm: runs(regime, arm) + of_setting(runs.maybe(later, arm, regime), {}, regime)
-            for arm in ARM_WORDS
+            arm: runs(regime, arm) + of_setting(runs.maybe(later, arm, regime), {}, regime) for arm in ARM_WORDS
         }
     for name, words in PHOTOGRAPHS.items():
         arms = {arm: runs.maybe("cifar10-judged", arm, name) for arm in ARM_WORDS}
@@ -168,9 +152,7 @@ def _crash(runs: Runs) -> Finding:
     parts, kinds = [], {"crashed": [], "stalled": [], "slow": [], "not finite": []}
     shocked = []
     for words, arms in regimes(runs).items():
-        parts.append(
-            f"{words}: {'; '.join(f'{ARM_WORDS[arm]} {fates(found)}' for arm, found in arms.items())}"
-        )
+        parts.append(f"{words}: {'; '.join(f'{ARM_WORDS[arm]} {fates(found)}' for arm, found in arms.items())}")
         for ln, bn in paired(arms["ln"], arms["bn"]):
             if verdict(ln).kind != "trained":
                 continue
@@ -230,9 +212,7 @@ def _blame(runs: Runs) -> Finding:
     sentence = f"It is in {listed(where)}" if where else "Not by itself"
     if acquits:
         sentence += f": the FFN may stay as it is and the network trains all the same with {listed(acquits)}"
-    return Finding(
-        among(blamed), f"{sentence}.", f"trained, test accuracy; in the FFN's slot: {'. '.join(parts)}"
-    )
+    return Finding(among(blamed), f"{sentence}.", f"trained, test accuracy; in the FFN's slot: {'. '.join(parts)}")
 
 
 def _cure(runs: Runs) -> Finding:
@@ -244,9 +224,7 @@ def _cure(runs: Runs) -> Finding:
             parts.append(f"{words}: BN {fates(bn)}, FFN-BN {fates(cure)}")
     yes, no = ([words for words, held in cured.items() if held is which] for which in (True, False))
     sentence = f"After the activation it does in {listed(yes)}" if yes else "It does nowhere"
-    return Finding(
-        among(cured), sentence + (f", not in {listed(no)}." if no and yes else "."), ". ".join(parts)
-    )
+    return Finding(among(cured), sentence + (f", not in {listed(no)}." if no and yes else "."), ". ".join(parts))
 
 
 def _level(runs: Runs) -> Finding:
@@ -258,9 +236,7 @@ def _level(runs: Runs) -> Finding:
         parts.append(f"{name}: LN {ln}, FFN-BN {cure}, difference {gap.points} points ({gap.word})")
     order = ("level", "ahead", "behind", "not decided")
     said = listed(
-        f"{'not surely either' if w == 'not decided' else w} in {listed(words[w])}"
-        for w in order
-        if w in words
+        f"{'not surely either' if w == 'not decided' else w} in {listed(words[w])}" for w in order if w in words
     )
     kind = HOLDS if set(words) <= {"level", "ahead"} else PARTLY if {"level", "ahead"} & set(words) else NOT
     if kind == NOT and "not decided" in words:

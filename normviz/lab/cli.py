@@ -36,13 +36,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--preset", default="swiglu", metavar="NAME", help=f"one of {', '.join(PRESETS)}")
     train.add_argument("--arm", default="ln", help="what sits in the norm slots: ln, bn, bn+ffnbn, rms, …")
     train.add_argument("--seed", type=int, default=0)
-    train.add_argument(
-        "--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the recipe"
-    )
+    train.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the recipe")
     train.add_argument("--out", type=Path, metavar="FOLDER", help="where checkpoints and history.json go")
-    train.add_argument(
-        "--resume", action="store_true", help="go on from the newest sound checkpoint in --out"
-    )
+    train.add_argument("--resume", action="store_true", help="go on from the newest sound checkpoint in --out")
     train.add_argument("--checkpoint-every", type=int, default=50, metavar="STEPS")
     train.add_argument("--no-probes", action="store_true", help="record losses and evaluations only")
     train.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -51,18 +47,12 @@ def _parser() -> argparse.ArgumentParser:
     study.set_defaults(run=_study)
     study.add_argument("name", nargs="?", help="without it: the list of studies")
     study.add_argument(
-        "--list",
-        action="store_true",
-        help="what each study asks, the rule that decides, and how much is recorded",
+        "--list", action="store_true", help="what each study asks, the rule that decides, and how much is recorded"
     )
     study.add_argument("--results", type=Path, default=Path("results"), metavar="FOLDER")
-    study.add_argument(
-        "--jobs", type=int, metavar="N", help="runs at a time (default: one per core, one on a GPU)"
-    )
+    study.add_argument("--jobs", type=int, metavar="N", help="runs at a time (default: one per core, one on a GPU)")
 
-    bench = commands.add_parser(
-        "bench", help="what norms cost here: layers and whole networks, timed in turn"
-    )
+    bench = commands.add_parser("bench", help="what norms cost here: layers and whole networks, timed in turn")
     bench.set_defaults(run=_bench)
     bench.add_argument("--device", help="cpu, cuda, … (default: the GPU if there is one)")
     bench.add_argument(
@@ -153,14 +143,10 @@ def _listed(folder: Path) -> str:
     for name, study in STUDIES.items():
         recorded, all_of_them = progress(name, folder)
         lines.append(
-            fill(
-                f"{name:16} {recorded} of {all_of_them} runs. {study.about}", 110, subsequent_indent=" " * 17
-            )
+            fill(f"{name:16} {recorded} of {all_of_them} runs. {study.about}", 110, subsequent_indent=" " * 17)
         )
         if study.rule:
-            lines.append(
-                fill(f"Rule: {study.rule}", 110, initial_indent=" " * 17, subsequent_indent=" " * 17)
-            )
+            lines.append(fill(f"Rule: {study.rule}", 110, initial_indent=" " * 17, subsequent_indent=" " * 17))
     return "\n".join(lines)
 
 

@@ -104,9 +104,7 @@ def difference(ours: Sequence[History], theirs: Sequence[History]) -> Difference
         rates = [statistics.fmean(accuracies(runs)) for runs in zip(*pairs, strict=True)]
         between = sum(rate * (1 - rate) for rate in rates) / images
     error = math.sqrt(seeds + between)
-    free = (
-        (seeds + between) ** 2 / (seeds**2 / (len(pairs) - 1) + between**2 / (images - 1)) if error else 1.0
-    )
+    free = (seeds + between) ** 2 / (seeds**2 / (len(pairs) - 1) + between**2 / (images - 1)) if error else 1.0
     mean, half = float(by_seed.mean()), float(t.ppf(0.95, free)) * error
     points = Interval(*(100 * value for value in (mean, mean - half, mean + half)))
     if max(-points.low, points.high) <= 100 * MARGIN:

@@ -149,25 +149,16 @@ def memory(runs: Runs, regime: str) -> Memory:
 
 
 def _told(run_sets: dict[str, list[History]]) -> str:
-    return "; ".join(
-        f"{words} {share(runs)}, {spread(accuracies(runs))}" for words, runs in run_sets.items() if runs
-    )
+    return "; ".join(f"{words} {share(runs)}, {spread(accuracies(runs))}" for words, runs in run_sets.items() if runs)
 
 
 def _memory(*names: str) -> Callable[[Runs], Conclusion]:
     def conclude(runs: Runs) -> Conclusion:
         said, numbers = [], []
-        words = {
-            "main": "the main cause",
-            "part": "a part of the cause",
-            "no": "not the cause",
-            "open": "not decided",
-        }
+        words = {"main": "the main cause", "part": "a part of the cause", "no": "not the cause", "open": "not decided"}
         for name in names:
             found = memory(runs, name)
-            alone = (
-                "and is enough by itself to stall LN" if found.enough else "and does not stall LN by itself"
-            )
+            alone = "and is enough by itself to stall LN" if found.enough else "and does not stall LN by itself"
             if len(found.poisoned) < 5:
                 alone = "while LN's part is not recorded in five seeds"
             said.append(f"in {REGIMES[name]} AdamW's memory is {words[found.cause]} {alone}")
@@ -211,12 +202,7 @@ def growth(runs: Runs, arm: str, ffn: str, sigma: float) -> Growth:
 
 #: What a regime is at step 0: FFN, jitter and depth.
 AT_START = MappingProxyType(
-    {
-        "tame": ("gelu", 0.0, 16),
-        "heavy": ("gelu", 1.0, 16),
-        "deep": ("gelu", 1.0, 32),
-        "swiglu": ("swiglu", 0.0, 16),
-    }
+    {"tame": ("gelu", 0.0, 16), "heavy": ("gelu", 1.0, 16), "deep": ("gelu", 1.0, 32), "swiglu": ("swiglu", 0.0, 16)}
 )
 
 
@@ -289,14 +275,8 @@ def _slot(runs: Runs) -> Conclusion:
     said, numbers = [], []
     for name in ("heavy", "swiglu"):
         found = slot(runs, name)
-        needed = (
-            "a norm in the FFN beats a constant gain"
-            if found.beats("bn+gain")
-            else "a constant gain does as well"
-        )
-        place = (
-            "its place matters" if found.beats("bn+ffnbn-before") else "its place does not matter for sure"
-        )
+        needed = "a norm in the FFN beats a constant gain" if found.beats("bn+gain") else "a constant gain does as well"
+        place = "its place matters" if found.beats("bn+ffnbn-before") else "its place does not matter for sure"
         blame = "to blame" if found.ffn_to_blame else "not to blame by itself"
         said.append(f"in {REGIMES[name]} {needed}, {place}, and the un-normalized FFN is {blame}")
         numbers.append(f"{REGIMES[name]}: {_told({SLOTS[arm]: these for arm, these in found.runs.items()})}")
@@ -315,14 +295,10 @@ def _longer(runs: Runs) -> Conclusion:
             if last > LENGTHS[0]:
                 all_train = trained(these) == len(these)
                 end = "fails" if last == LENGTHS[-1] else "is not decided"
-                state = (
-                    f"is slow, and trains in {last:,} steps" if all_train else f"{end} after {last:,} steps"
-                )
+                state = f"is slow, and trains in {last:,} steps" if all_train else f"{end} after {last:,} steps"
                 said.append(f"{words} in {REGIMES[name]} {state}")
             told = ", ".join(f"{steps:,} steps {share(each)}" for steps, each in found.items())
-            numbers.append(
-                f"{REGIMES[name]}, {words}: {told}; last: {fates(these)}, {spread(accuracies(these))}"
-            )
+            numbers.append(f"{REGIMES[name]}, {words}: {told}; last: {fates(these)}, {spread(accuracies(these))}")
     return Conclusion(_sentence("; ".join(said) or "every run trains in 400 steps"), ". ".join(numbers))
 
 
@@ -389,10 +365,7 @@ def _ghost(runs: Runs) -> Conclusion:
                 said.append(
                     f"in {REGIMES[name]} the bound {'is a cause' if value.high < 0 else 'is no cause to be seen'}"
                 )
-            cells = {
-                n: [run for run, size in zip(found, sizes, strict=True) if size == n]
-                for n in sorted(set(sizes))
-            }
+            cells = {n: [run for run, size in zip(found, sizes, strict=True) if size == n] for n in sorted(set(sizes))}
             told = ", ".join(f"N = {n:,} {spread(accuracies(cell))}" for n, cell in cells.items())
             clipped = "clipped at 1" if clip else "not clipped"
             interval = f"[{value.low:.2f}, {value.high:.2f}]"

@@ -94,9 +94,7 @@ def time_layers(batch: int, tokens: int, width: int, *, device="cpu", rounds: in
     return {"batch": batch, "tokens": tokens, "width": width, "seconds": seconds}
 
 
-def measure_layers(
-    grid=GRID, *, device="cpu", number_of_threads: int | None = 1, rounds: int = 7, tell=None
-) -> dict:
+def measure_layers(grid=GRID, *, device="cpu", number_of_threads: int | None = 1, rounds: int = 7, tell=None) -> dict:
     """A calibration and the time of every layer on a grid of sizes: what `explore_cost` shows.
 
     grid: name -> values for batch, tokens and width; tell: called with a line for every point.
@@ -124,9 +122,7 @@ def build(network: str, variant: str, device="cpu") -> ViT:
         raise ValueError(
             f"network={network!r}, variant={variant!r}: known are {', '.join(NETWORKS)}; {', '.join(VARIANTS)}"
         )
-    model = ViT(
-        {"folded": "bn+ffnbn", "removed": "bn"}.get(variant, variant), seed=0, **NETWORKS[network]
-    ).eval()
+    model = ViT({"folded": "bn+ffnbn", "removed": "bn"}.get(variant, variant), seed=0, **NETWORKS[network]).eval()
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm1d):
             nn.init.normal_(layer.running_mean), nn.init.uniform_(layer.running_var, 0.5, 2.0)
@@ -140,14 +136,7 @@ def build(network: str, variant: str, device="cpu") -> ViT:
 
 
 def time_networks(
-    network: str,
-    batch: int,
-    mode: str = "eager",
-    *,
-    device="cpu",
-    rounds: int = 11,
-    variants=VARIANTS,
-    tell=None,
+    network: str, batch: int, mode: str = "eager", *, device="cpu", rounds: int = 11, variants=VARIANTS, tell=None
 ) -> Paired:
     """Inference of all variants of a network on `batch` images, timed in turn, eager or compiled (a key of MODES)."""
     torch.compiler.reset()  # each model counts as a recompilation of the same forward, and there is a limit
@@ -188,9 +177,7 @@ def measure_costs(
         modes.append("cuda-graphs")
     grid = {name: values[:1] for name, values in GRID.items()} if quick else GRID
     with threads(number_of_threads):
-        record = measure_layers(
-            grid, device=device, number_of_threads=None, rounds=3 if quick else 7, tell=tell
-        )
+        record = measure_layers(grid, device=device, number_of_threads=None, rounds=3 if quick else 7, tell=tell)
         record |= {"about": __doc__.splitlines()[0], "not_compiled": problem, "networks": []}
         for mode, network in product(modes, ("ours",) if quick else NETWORKS):
             for batch in BATCHES.get(device.type, BATCHES["cpu"])[network]:
@@ -199,9 +186,7 @@ def measure_costs(
                 # Compiled, "removed" is to the letter the program that "folded" is
                 variants = VARIANTS if mode == "eager" else VARIANTS[:-1]
                 rounds = 3 if quick else 9 if network == "deit-s" else 15
-                found = time_networks(
-                    network, batch, mode, device=device, rounds=rounds, variants=variants, tell=tell
-                )
+                found = time_networks(network, batch, mode, device=device, rounds=rounds, variants=variants, tell=tell)
                 record["networks"].append(_row(network, batch, mode, found))
                 tell(_line(record["networks"][-1]))
                 if save is not None:
@@ -224,9 +209,7 @@ def _line(row: dict) -> str:
         if variant != "ln"
     )
     ms = 1e3 * row["seconds"]["ln"]
-    return (
-        f"{row['network']:7} batch {row['batch']:3} {row['mode']:12} LN {ms:8.2f} ms; times over LN's: {told}"
-    )
+    return f"{row['network']:7} batch {row['batch']:3} {row['mode']:12} LN {ms:8.2f} ms; times over LN's: {told}"
 
 
 def cost_path(record: dict, folder) -> Path:

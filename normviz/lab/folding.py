@@ -37,9 +37,7 @@ def fold(model: ViT) -> ViT:
     BatchNorm with running statistics (LayerNorm, RMSNorm, a Cap behind the BatchNorm).
     """
     if not isinstance(model, ViT):
-        raise TypeError(
-            f"model={type(model).__name__} cannot be folded as a whole; it takes a normviz.lab.ViT"
-        )
+        raise TypeError(f"model={type(model).__name__} cannot be folded as a whole; it takes a normviz.lab.ViT")
     folded = copy.deepcopy(model).eval()
     embedding = folded.embedding
     folded.embed_norm = _absorb_back(folded.embed_norm, embedding.linear, "embed_norm", embedding.position)
@@ -60,13 +58,9 @@ def fold_into(linear: nn.Linear, norm: nn.Module) -> nn.Linear:
     linear: takes D features; norm: a BatchNorm over D features with running statistics.
     Raises ValueError for any other normalization or number of features.
     """
-    scale, shift = (
-        part.expand(linear.in_features) if part.ndim == 0 else part for part in _line(norm, "norm")
-    )
+    scale, shift = (part.expand(linear.in_features) if part.ndim == 0 else part for part in _line(norm, "norm"))
     if len(scale) != linear.in_features:
-        raise ValueError(
-            f"norm has {len(scale)} features, linear takes {linear.in_features}: they must agree"
-        )
+        raise ValueError(f"norm has {len(scale)} features, linear takes {linear.in_features}: they must agree")
     weight = linear.weight.double()  # (out, D); rounded once, at the end
     bias = weight @ shift if linear.bias is None else linear.bias.double() + weight @ shift
     folded = copy.deepcopy(linear)
@@ -85,9 +79,7 @@ def _absorb(norm: nn.Module, linear: nn.Linear, name: str) -> nn.Module:
 
 
 @torch.no_grad()
-def _absorb_back(
-    norm: nn.Module, linear: nn.Linear, name: str, added: nn.Parameter | None = None
-) -> nn.Module:
+def _absorb_back(norm: nn.Module, linear: nn.Linear, name: str, added: nn.Parameter | None = None) -> nn.Module:
     """Folds into the `linear` before it, y = s ⊙ (W x + b) + t; `added`, to its outputs, is scaled too."""
     if not isinstance(norm, nn.Identity):
         scale, shift = _line(norm, name)

@@ -31,11 +31,7 @@ class Inside:
     def __call__(self, step: int, model, x, batches) -> None:
         if step not in self.steps:
             return
-        look = {
-            "step": step,
-            "images": batches.indices(step).tolist(),
-            "contrast": _contrast(x, batches, step),
-        }
+        look = {"step": step, "images": batches.indices(step).tolist(), "contrast": _contrast(x, batches, step)}
         for site, lengths in token_norms(model, x).items():
             look[site] = [_describe(block) for block in lengths]
         look["test"] = longest_in_test(model, batches.images, len(x))

@@ -75,9 +75,7 @@ class GhostBatchNorm(nn.BatchNorm1d):
     def forward(self, x: Tensor) -> Tensor:
         rows = x.flatten(0, -2)  # (N, D)
         if not self.training:
-            y = F.batch_norm(
-                rows, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
-            )
+            y = F.batch_norm(rows, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
             return y.view_as(x)
         whole = len(rows) // self.tokens * self.tokens
         parts = [part for part in (rows[:whole], rows[whole:]) if len(part)]
@@ -148,9 +146,7 @@ class PRepBN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.share == 1 and not self.training:
             return self.ln(x)
-        rep = (
-            self.bn(x.flatten(0, -2)).view_as(x) + self.eta * x
-        )  # while λ = 1 too: the running statistics learn
+        rep = self.bn(x.flatten(0, -2)).view_as(x) + self.eta * x  # while λ = 1 too: the running statistics learn
         return self.share * self.ln(x) + (1 - self.share) * rep if self.share else rep
 
 

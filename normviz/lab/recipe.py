@@ -43,19 +43,12 @@ class Recipe:
     clip_steps: int | None = integer(None, none="for all steps", help="clip in the first so many steps only")
 
     # Interventions of the studies: each changes one thing about the optimizer or the statistics
-    reset_at: int | None = integer(
-        None, none="for never", help="step before which the optimizer forgets its state"
-    )
+    reset_at: int | None = integer(None, none="for never", help="step before which the optimizer forgets its state")
     poison: float = number(1.0, above=0, help="factor on all gradients in the first poison_steps steps")
     poison_steps: int = integer(10)
-    bn_momentum: float = number(
-        0.1, least=0, most=1, help="weight of a batch in BatchNorm's running statistics"
-    )
+    bn_momentum: float = number(0.1, least=0, most=1, help="weight of a batch in BatchNorm's running statistics")
     ghost_tokens: int | None = integer(
-        None,
-        2,
-        none="for all of the batch",
-        help="BatchNorm's statistics are those of groups of so many tokens",
+        None, 2, none="for all of the batch", help="BatchNorm's statistics are those of groups of so many tokens"
     )
     rbn: float = number(0.1, least=0, help="weight of the penalty of the arm rbn")
     prepbn_until: float = number(
@@ -119,9 +112,7 @@ class Recipe:
         """The recipe that `to_dict` wrote.  Raises ValueError for a field that recipes do not have."""
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(values) - known):
-            raise ValueError(
-                f"{', '.join(unknown)}: no such field in a recipe; it takes {', '.join(sorted(known))}"
-            )
+            raise ValueError(f"{', '.join(unknown)}: no such field in a recipe; it takes {', '.join(sorted(known))}")
         return cls(**values)
 
 
@@ -134,15 +125,7 @@ _CIFAR = {
 _CONV = {"model": "conv", "depth": 4, "width": 32, "steps": 200, "warmup": 10, "probe_every": 0}
 
 #: A recurrent network over a digit's ink pixels: half a minute of one core each.
-_GRU = {
-    "model": "gru",
-    "depth": 1,
-    "width": 48,
-    "steps": 400,
-    "warmup": 20,
-    "eval_every": 100,
-    "probe_every": 0,
-}
+_GRU = {"model": "gru", "depth": 1, "width": 48, "steps": 400, "warmup": 20, "eval_every": 100, "probe_every": 0}
 
 #: The regimes of the study.  What each one shows is recorded in `results/` under the same name.
 PRESETS = MappingProxyType(

@@ -35,13 +35,9 @@ RNN_ARMS = MappingProxyType(
         "none": RnnArm(None, None, about="no normalization"),
         "bn": RnnArm("batch", "batch", about="BatchNorm, running statistics shared by all steps"),
         "ln": RnnArm("layer_token", "layer_token", about="LayerNorm over the units, as in Ba et al. 2016"),
-        "bn-step": RnnArm(
-            "step", "step", about="BatchNorm, statistics of every step, as in Cooijmans et al. 2016"
-        ),
+        "bn-step": RnnArm("step", "step", about="BatchNorm, statistics of every step, as in Cooijmans et al. 2016"),
         "bn-input": RnnArm("batch", None, about="BatchNorm on the input alone, as in Laurent et al. 2015"),
-        "bn-padded": RnnArm(
-            "batch", "batch", masked=False, about="BatchNorm that counts the padding as data"
-        ),
+        "bn-padded": RnnArm("batch", "batch", masked=False, about="BatchNorm that counts the padding as data"),
     }
 )
 
@@ -103,9 +99,7 @@ class InkGRU(nn.Module):
 
     arms = RNN_ARMS
 
-    def __init__(
-        self, arm: str = "ln", *, size: int = 8, classes: int = 10, width: int = 48, seed: int | None = None
-    ):
+    def __init__(self, arm: str = "ln", *, size: int = 8, classes: int = 10, width: int = 48, seed: int | None = None):
         super().__init__()
         if arm not in RNN_ARMS:
             raise ValueError(f"arm={arm!r} is unknown; it takes one of {', '.join(RNN_ARMS)}")

@@ -67,9 +67,7 @@ def progress(name: str, folder=None) -> tuple[int, int]:
 def _sound(name: str, folder) -> list[dict]:
     path = study_path(name, folder)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"no record of study {name!r} at {path}; make one: python -m normviz study {name}"
-        )
+        raise FileNotFoundError(f"no record of study {name!r} at {path}; make one: python -m normviz study {name}")
     rows = {recipe: row for recipe, row in _rows(path).items() if "error" not in row}
     order = STUDIES[name].recipes if name in STUDIES else ()  # what followed comes after, as it was run
     return [rows[recipe] for recipe in dict.fromkeys((*order, *rows)) if recipe in rows]
@@ -86,23 +84,14 @@ def _rows(path: Path) -> dict[Recipe, dict]:
             row = json.loads(line)
             rows[Recipe.from_dict(row["recipe"])] = row
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            if number == len(
-                lines
-            ):  # cut off in the middle of its writing; every whole line ends with a newline
+            if number == len(lines):  # cut off in the middle of its writing; every whole line ends with a newline
                 continue
             raise ValueError(f"{path}, line {number} is damaged: {error}") from None
     return rows
 
 
 def run_study(
-    name: str,
-    folder="results",
-    *,
-    recipes=None,
-    jobs: int | None = None,
-    device=None,
-    data_folder=None,
-    tell=print,
+    name: str, folder="results", *, recipes=None, jobs: int | None = None, device=None, data_folder=None, tell=print
 ) -> Path:
     """Runs what is not yet recorded of a study and returns the path of its record, results/NAME.jsonl.
 
@@ -149,9 +138,7 @@ def run_study(
     return path
 
 
-def _run(
-    recipe: Recipe, device: str, data_folder, looks: tuple[int, ...], keep: tuple[str, ...] | None
-) -> dict:
+def _run(recipe: Recipe, device: str, data_folder, looks: tuple[int, ...], keep: tuple[str, ...] | None) -> dict:
     """One run, in a process of its own."""
     import torch
 

@@ -51,9 +51,7 @@ class Training:
         self.optimizer = _optimizer(self.model, recipe)
         precision, self.autocast = _precision(recipe.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
-        self.history = History(
-            recipe, meta=_describe(self.model, recipe, self.images, self.device, precision)
-        )
+        self.history = History(recipe, meta=_describe(self.model, recipe, self.images, self.device, precision))
         self.probes = probes
         self.started()
 
@@ -187,9 +185,7 @@ def train(
         raise ValueError("resume=True needs out=…, the folder with the checkpoints")
     if checkpoint_every < 1:
         raise ValueError(f"checkpoint_every={checkpoint_every!r} must be an integer >= 1")
-    run = steps(
-        recipe, images=images, data_folder=data_folder, device=device, probes=probes, on_batch=on_batch
-    )
+    run = steps(recipe, images=images, data_folder=data_folder, device=device, probes=probes, on_batch=on_batch)
     state = (run.model, run.optimizer, run.scaler)
     if resume:
         run.history = _resume(out, *state, recipe) or run.history
@@ -262,9 +258,7 @@ def _record_eval(history: History, model, images, recipe: Recipe, autocast) -> N
     since = history.evals[-1]["step"] if history.evals else 0
     recent = history.loss[since:]
     last = len(history.loss) == recipe.steps
-    found = evaluate(
-        model, images, count=recipe.eval_images, batch=recipe.batch, autocast=autocast, hits=last
-    )
+    found = evaluate(model, images, count=recipe.eval_images, batch=recipe.batch, autocast=autocast, hits=last)
     history.evals.append({"step": len(history.loss), **found, "train_loss": sum(recent) / len(recent)})
 
 

@@ -53,18 +53,10 @@ ARMS = MappingProxyType(
         "attn-ln": Arm(**_BN | {"norm1": "layer_token"}, about="BN, but LN before attention"),
         "ffn-ln": Arm(**_BN | {"norm2": "layer_token"}, about="BN, but LN before the FFN"),
         # What the cure is made of: other things in the FFN's slot, or elsewhere
-        "bn+ffnbn-before": Arm(
-            **_BN, ffn_norm_before="batch", about="BN, and BN in the FFN before the activation"
-        ),
-        "bn+ffnln": Arm(
-            **_BN | {"ffn_norm": "layer_token"}, about="BN, and LN in the FFN after the activation"
-        ),
-        "bn+ffnrms": Arm(
-            **_BN | {"ffn_norm": "rms"}, about="BN, and RMSNorm in the FFN after the activation"
-        ),
-        "bn+gain": Arm(
-            **_BN | {"ffn_norm": "gain"}, about="BN, and FFN-BN's initial scale as a constant in its place"
-        ),
+        "bn+ffnbn-before": Arm(**_BN, ffn_norm_before="batch", about="BN, and BN in the FFN before the activation"),
+        "bn+ffnln": Arm(**_BN | {"ffn_norm": "layer_token"}, about="BN, and LN in the FFN after the activation"),
+        "bn+ffnrms": Arm(**_BN | {"ffn_norm": "rms"}, about="BN, and RMSNorm in the FFN after the activation"),
+        "bn+gain": Arm(**_BN | {"ffn_norm": "gain"}, about="BN, and FFN-BN's initial scale as a constant in its place"),
         "bn+embedln": Arm(**_BN, embed="layer_token", about="BN, and one LN after the patch embedding"),
         # What came after the article
         "dyt": _everywhere("dyt", "DyT everywhere: γ·tanh(αx) + β, no statistics"),
@@ -191,11 +183,7 @@ class Block(nn.Module):
     def slots(self) -> dict[str, nn.Module]:
         """The block's norm slots by name."""
         slots = {"norm1": self.norm1, "norm2": self.norm2, "ffn_norm": self.ffn.norm}
-        return (
-            slots
-            if isinstance(self.ffn.before, nn.Identity)
-            else slots | {"ffn_norm_before": self.ffn.before}
-        )
+        return slots if isinstance(self.ffn.before, nn.Identity) else slots | {"ffn_norm_before": self.ffn.before}
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.norm1(x))

@@ -1,12 +1,154 @@
-"""Two views of a tensor's cells: the block of the Group Normalization paper, and every cell unfolded.  numpy only."""
+"""A tensor cut into sets, in two views: the block of the Group Normalization paper, and every cell unfolded.
+
+What the sets are, and what the axes are called, comes from the caller.  numpy only.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 
-from normviz.methods import AXIS_NAMES, ROLES, Axes
-from normviz.picture.colors import AXIS_COLORS, INK, PAPER, SET_FILLS, readable_on
-from normviz.picture.scene import TEXT, Box, Cells, Label, Strokes
+from normviz.norms.table import AXIS_NAMES, ROLES
+from normviz.picture.chart import legend
+from normviz.picture.color import (
+    AXIS_COLORS,
+    INK,
+    MARK_NAMES,
+    MARKS,
+    MUTED,
+    PAPER,
+    SET_FILLS,
+    VALUE_FILLS,
+    hues_of,
+    readable_on,
+    set_fill,
+    value_fills,
+)
+from normviz.picture.scene import TEXT, Box, Label, Shapes, Strokes, rects, ring
+from normviz.picture.text import number, text_width
+
+#: The most steps of (N, C, positions) that a block draws; the rest is left out and said so
+DRAWN = (8, 16, 64)
+
+
+@dataclass
+class Cells:
+    """The part of a tensor that is drawn, as (N, C, P) arrays, with what it takes to name a cell.
+
+    axes: as of `normviz.norms` (shape, letters, channel, positions).
+    labels, values: (N, C, P); start: index of the first drawn cell along N, C, P; cursor: (n, c, p) in the window.
+    """
+
+    axes: Any
+    labels: np.ndarray
+    values: np.ndarray
+    start: tuple[int, int, int]
+    cursor: tuple[int, int, int] | None
+    hues: np.ndarray
+    color: str = "set"
+    limit: float = 1.0
+
+    @classmethod
+    def of(cls, axes, labels, values, *, cursor=None, color="set", limit=1.0, drawn=DRAWN) -> Cells:
+        """Bring tensors of the layout's shape to (N, C, P) and cut the window that holds the cursor."""
+        order = (0, axes.channel, *axes.positions)
+        whole = [np.transpose(a, order).reshape(axes.shape[0], axes.channels, -1) for a in (labels, values)]
+        at = None
+        if cursor is not None:
+            position = [cursor[i] for i in axes.positions]
+            sizes = [axes.shape[i] for i in axes.positions]
+            p = int(np.ravel_multi_index(position, sizes)) if sizes else 0
+            at = (cursor[0], cursor[axes.channel], p)
+        start = []
+        for i, most in enumerate(drawn):
+            size, here = whole[0].shape[i], at[i] if at else 0
+            start.append(min(max(0, here - most // 2), max(0, size - most)))
+        window = tuple(slice(s, s + most) for s, most in zip(start, drawn, strict=True))
+        hues = hues_of(whole[0])[window]
+        at = at and tuple(a - s for a, s in zip(at, start, strict=True))
+        return cls(axes, whole[0][window], whole[1][window], tuple(start), at, hues, color, limit)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.labels.shape
+
+    @property
+    def tile(self) -> tuple[int, int]:
+        """Rows and columns of one channel of one sample, as an image: (H, W), (1, L) or (1, 1)."""
+        sizes = [self.axes.shape[i] for i in self.axes.positions]
+        return (sizes[0], sizes[1]) if len(sizes) == 2 else (1, sizes[0] if sizes else 1)
+
+    def left_out(self) -> str:
+        """A sentence on what the window does not show; empty when it shows all."""
+        whole = (
+            self.axes.shape[0],
+            self.axes.channels,
+            int(np.prod([self.axes.shape[i] for i in self.axes.positions])),
+        )
+        parts = [
+            f"{name} {s}–{s + n - 1} of {total}"
+            for name, s, n, total in zip(
+                ("samples", "channels", "positions"), self.start, self.shape, whole, strict=True
+            )
+            if n < total
+        ]
+        return f"Too large to draw in full: shown are {', '.join(parts)}." if parts else ""
+
+    def faces(self, points: np.ndarray, index: tuple[np.ndarray, ...], face: int, *, name: str, strong=False) -> list:
+        """Shapes (and their marks) for cells `index` = (n, c, p), drawn as polygons `points` (F, 4, 2).
+
+        strong: in the full colours of their sets, as the cursor's set; by default so where there is no cursor.
+        """
+        labels, values = self.labels[index], self.values[index]
+        marks = [""] * len(labels)
+        if self.color == "value":
+            fills, marks = value_fills(values, self.limit)
+        else:
+            shades = SET_FILLS[int(not strong and self.cursor is not None)][face]
+            fills = [shades[hue] for hue in self.hues[index].tolist()]
+        names = self.cell_names(index)
+        title = " ".join(f"{letter.lower()}=%d" for letter in self.axes.letters) + ": %.4g · set %d"
+        key = ",".join(["%d"] * len(self.axes.letters))
+        numbers = labels.tolist()
+        titles = [title % (*cell, v, k) for cell, v, k in zip(names, values.tolist(), numbers, strict=True)]
+        data = [(key % cell, k) for cell, k in zip(names, numbers, strict=True)]
+        items: list = [Shapes(points, fills, titles, data, name=name)]
+        for i, mark in enumerate(marks):
+            if mark:
+                x, y = points[i].mean(axis=0)
+                items.append(Label(x, y + 4, MARKS[mark], TEXT, "middle", readable_on(fills[i]), bold=True))
+        return items
+
+    def cell_names(self, index: tuple[np.ndarray, ...]) -> list[tuple[int, ...]]:
+        """Indices of the cells in the tensor's own axes."""
+        n, c, p = (i + s for i, s in zip(index, self.start, strict=True))
+        sizes = [self.axes.shape[i] for i in self.axes.positions]
+        columns = [n, c, *(np.unravel_index(p, sizes) if sizes else ())]
+        order = (0, self.axes.channel, *self.axes.positions)
+        return list(zip(*(columns[order.index(i)].tolist() for i in range(len(order))), strict=True))
+
+
+def cells_legend(cells: Cells, x: float, y: float) -> list:
+    """What the colours mean; the marks only where the picture has some."""
+    if cells.color == "set":
+        hue, cursor = int(cells.hues[cells.cursor or (0, 0, 0)]), cells.cursor is not None
+        if not cursor:
+            return legend([(set_fill(hue + 3), "one set: one bordered colour")], x, y)
+        others = set_fill(hue + 3, faded=True)
+        items = legend([(set_fill(hue), "cursor's set"), (others, "other sets"), (PAPER, "cursor")], x, y)
+        items[-2].width = 2.6
+        return items
+    steps, wide, left = VALUE_FILLS[::5], 5.0, x + 44
+    edges = left + wide * np.arange(len(steps) + 1)
+    items: list = [Shapes(rects(edges[:-1], y - 10, edges[1:], y + 2), list(steps), name="legend")]
+    items.append(Label(left - 4, y, f"−{number(cells.limit)}", anchor="end"))
+    items.append(Label(edges[-1] + 4, y, f"+{number(cells.limit)}"))
+    seen = set(value_fills(cells.values.ravel(), cells.limit)[1])
+    if text := "   ".join(f"{mark} {MARK_NAMES[name]}" for name, mark in MARKS.items() if name in seen):
+        items.append(Label(edges[-1] + 16 + items[-1].width, y, text, color=MUTED))
+    return items
 
 
 def _grid(n, c, p):
@@ -34,13 +176,12 @@ class _Projection:
 
     def quads(self, face: int, n, c, p) -> np.ndarray:
         """Corners (F, 4, 2) of the front (0), top (1) or right (2) side of cells."""
-        ring = {
+        corners = {
             0: ((0, 0, 0), (0, 1, 0), (0, 1, 1), (0, 0, 1)),
             1: ((0, 0, 0), (0, 1, 0), (1, 1, 0), (1, 0, 0)),
             2: ((0, 1, 0), (1, 1, 0), (1, 1, 1), (0, 1, 1)),
         }[face]
-        corners = np.stack([n, c, p], axis=1)[:, None, :] + np.array(ring)
-        return self.origin + corners @ self.matrix
+        return self.origin + (np.stack([n, c, p], axis=1)[:, None, :] + np.array(corners)) @ self.matrix
 
 
 def _visible(low, high):
@@ -98,7 +239,7 @@ def set_bounds(cells: Cells) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return tuple(inside.min(axis=0)), tuple(inside.max(axis=0) + 1)
 
 
-def axis_label(axes: Axes, role: str) -> str:
+def axis_label(axes, role: str) -> str:
     """`N=4 (batch)`, `C=8 (channel)`, `H·W=4·4 (height, width)`."""
     at = [i for i, letter in enumerate(axes.letters) if ROLES[letter] == role]
     if not at:
@@ -177,19 +318,17 @@ def _thin(view: _Projection, low: tuple[int, ...], high: tuple[int, ...]) -> np.
 def _axis_labels(view: _Projection, cells: Cells, box: Box) -> list:
     n, c, p = cells.shape
     below, left, right = view(0, c / 2, p), view(0, 0, p / 2), view(n, c, 0)[0]
-    channel, position, sample = (axis_label(cells.axes, role) for role in ("channel", "position", "sample"))
+    words = {role: axis_label(cells.axes, role) for role in AXIS_COLORS}
+    end, size = min(box.right, right + 60), {role: text_width(text, TEXT, True) for role, text in words.items()}
+    middle = min(below[0], end - size["sample"] - 8 - size["channel"] / 2)  # the two share a line
+    place = {
+        "channel": (max(middle, box.x + size["channel"] / 2), below[1] + 17, "middle", 0),
+        "position": (left[0] - 9, left[1], "middle", 90),
+        "sample": (end, below[1] + 17, "end", 0),
+    }
     return [
-        Label(below[0], below[1] + 17, channel, TEXT, "middle", AXIS_COLORS["channel"], bold=True),
-        Label(left[0] - 9, left[1], position, TEXT, "middle", AXIS_COLORS["position"], bold=True, angle=90),
-        Label(
-            min(box.x + box.width, right + 60),
-            below[1] + 17,
-            sample,
-            TEXT,
-            "end",
-            AXIS_COLORS["sample"],
-            bold=True,
-        ),
+        Label(x, y, words[role], TEXT, anchor, AXIS_COLORS[role], bold=True, angle=angle)
+        for role, (x, y, anchor, angle) in place.items()
     ]
 
 
@@ -280,13 +419,10 @@ def sheet_cursor(cells: Cells, box: Box) -> list:
     if cells.color == "set":
         items += tiles.faces(cells, np.nonzero(mine), name="sheet-set-cell", strong=True)
     corners = tiles.corners(*_grid(*map(np.arange, cells.shape))).reshape(*tiles.shape, 2)
-    items.append(
-        Strokes(_outline(mine.reshape(tiles.shape), corners, tiles.size), INK, 1.8, name="set-outline")
-    )
+    items.append(Strokes(_outline(mine.reshape(tiles.shape), corners, tiles.size), INK, 1.8, name="set-outline"))
     (quad,) = tiles.quads(*(np.array([i]) for i in cells.cursor))
-    ring = np.array([quad, np.roll(quad, -1, axis=0)]).transpose(1, 0, 2)
-    items.append(Strokes(ring, PAPER, 4.6, name="halo"))
-    items.append(Strokes(ring, INK, 2.6, name="cursor-outline"))
+    items.append(Strokes(ring(quad), PAPER, 4.6, name="halo"))
+    items.append(Strokes(ring(quad), INK, 2.6, name="cursor-outline"))
     return items
 
 

@@ -1,10 +1,10 @@
-"""A scene on matplotlib axes: the PNG twin of every SVG picture."""
+"""A scene drawn by matplotlib: the PNG twin of every SVG picture."""
 
 from __future__ import annotations
 
 import io
 
-from normviz.picture.colors import PAPER
+from normviz.picture.color import PAPER
 from normviz.picture.scene import Label, Raster, Scene, Shapes, Strokes
 
 DPI = 100  # at 100 dots an inch a scene's pixel is a figure's pixel
@@ -22,31 +22,20 @@ def draw(scene: Scene, ax) -> None:
         if isinstance(item, Shapes):
             # An edge of the fill's own colour closes the hairlines that antialiasing leaves between faces
             edge = item.stroke if item.stroke and item.width else "face"
-            width = (item.width or 0.3) * POINTS
             ax.add_collection(
                 PolyCollection(
-                    item.points,
-                    facecolors=item.fills,
-                    edgecolors=edge,
-                    linewidths=width,
-                    alpha=item.opacity,
-                    zorder=order,
-                ),
-                autolim=False,
-            )
+                    item.points, facecolors=item.fills, edgecolors=edge, linewidths=(item.width or 0.3) * POINTS,
+                    alpha=item.opacity, zorder=order,
+                ), autolim=False,
+            )  # fmt: skip
         elif isinstance(item, Strokes):
             style = (0, (3, 2)) if item.dashed else "solid"
             ax.add_collection(
                 LineCollection(
-                    item.points,
-                    colors=item.color,
-                    linewidths=item.width * POINTS,
-                    linestyles=style,
-                    zorder=order,
+                    item.points, colors=item.color, linewidths=item.width * POINTS, linestyles=style, zorder=order,
                     capstyle="round",
-                ),
-                autolim=False,
-            )
+                ), autolim=False,
+            )  # fmt: skip
         elif isinstance(item, Label):
             align = {"start": "left", "middle": "center", "end": "right"}[item.anchor]
             ax.text(
@@ -62,9 +51,11 @@ def draw(scene: Scene, ax) -> None:
 
 
 def figure(scene: Scene):
-    """A matplotlib Figure of the scene with its alt text as attribute `alt`.
+    """The scene as a matplotlib Figure that has the alt text as attribute `alt`: a picture, not axes.
 
-    Made without pyplot, so that nothing is shown twice; a notebook gets PNG, alt text and nothing that varies.
+    `savefig` it, or show it in a notebook, which gets PNG, alt text and nothing that varies.  Its one hidden axes is
+    the sheet in pixels: limits and labels of charts are set by arguments of the function that drew it.  Made without
+    pyplot, so that nothing is shown twice.
     """
     from matplotlib.figure import Figure
 

@@ -1,6 +1,6 @@
-"""Pure geometry: a tensor as polygons, strokes and labels.  What draws them (SVG, matplotlib) comes later.
+"""Pure geometry: a picture as polygons, strokes, labels and rasters.  What draws them (SVG, matplotlib) comes later.
 
-A scene is a list of three kinds of items on a white sheet, measured in pixels with y pointing down.  numpy only.
+A scene is a list of these four kinds of items on a white sheet, measured in pixels with y pointing down.  numpy only.
 """
 
 from __future__ import annotations
@@ -10,19 +10,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from normviz.methods import Axes
-from normviz.picture.colors import (
-    INK,
-    MARK_NAMES,
-    MARKS,
-    MUTED,
-    PAPER,
-    SET_FILLS,
-    VALUE_FILLS,
-    hues_of,
-    readable_on,
-    value_fills,
-)
+from normviz.picture.color import INK, MUTED
+from normviz.picture.text import text_width
 
 TEXT = 12  # px, the smallest text of the project
 
@@ -65,6 +54,21 @@ class Label:
     bold: bool = False
     angle: float = 0.0  # degrees, counter-clockwise
 
+    @property
+    def width(self) -> float:
+        """Pixels along the line of text, as measured in DejaVu Sans."""
+        return text_width(self.text, self.size, self.bold)
+
+    @property
+    def extent(self) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of the text; its angle must be a multiple of 90°."""
+        start = -self.width * {"start": 0.0, "middle": 0.5, "end": 1.0}[self.anchor]
+        ends, sides = (start, start + self.width), (-0.75 * self.size, 0.2 * self.size)  # along the line, across it
+        turn = round(self.angle / 90) % 4
+        across = [ends, sides, (-ends[1], -ends[0]), (-sides[1], -sides[0])][turn]
+        down = [sides, (-ends[1], -ends[0]), (-sides[1], -sides[0]), ends][turn]
+        return self.x + across[0], self.y + down[0], self.x + across[1], self.y + down[1]
+
 
 @dataclass
 class Raster:
@@ -88,174 +92,121 @@ class Scene:
 
     width: float
     height: float
-    alt: str
     items: list = field(default_factory=list)
+    alt: str = ""
     backdrop: list = field(default_factory=list)
+
+    def __post_init__(self):
+        if isinstance(self.items, str):  # old modules, until they go: Scene(width, height, alt, items)
+            self.items, self.alt = self.alt or [], self.items
 
     @property
     def drawn(self) -> list:
         """All items, from the bottom to the top."""
         return [*self.backdrop, *self.items]
 
+    @property
+    def labels(self) -> list[Label]:
+        """All texts that show something."""
+        return [item for item in self.drawn if isinstance(item, Label) and item.text.strip()]
+
+    def labels_outside(self) -> list[Label]:
+        """Labels that leave the sheet by more than 1 px."""
+        edges = (-1, -1, self.width + 1, self.height + 1)
+        return [
+            label for label in self.labels if min(label.extent[:2]) < -1 or any(np.greater(label.extent[2:], edges[2:]))
+        ]
+
+    def overlaps(self) -> list[tuple[Label, Label]]:
+        """Pairs of labels that lie over each other by more than 1 px.  The same text twice at one place is a halo."""
+        labels = self.labels
+        left, top, right, bottom = np.reshape([label.extent for label in labels], (-1, 4)).T
+        wide = np.minimum.outer(right, right) - np.maximum.outer(left, left)
+        high = np.minimum.outer(bottom, bottom) - np.maximum.outer(top, top)
+        pairs = [(labels[i], labels[j]) for i, j in np.argwhere(np.triu((wide > 1) & (high > 1), 1))]
+        return [(a, b) for a, b in pairs if a.text != b.text or abs(a.x - b.x) + abs(a.y - b.y) > 3]
+
 
 @dataclass
 class Box:
+    """A rectangle of the sheet, by its upper left corner."""
+
     x: float
     y: float
     width: float
     height: float
 
-
-#: The most steps of (N, C, positions) that a block draws; the rest is left out and said so
-DRAWN = (8, 16, 64)
-
-
-@dataclass
-class Cells:
-    """The part of a tensor that is drawn, as (N, C, P) arrays, with what it takes to name a cell.
-
-    labels, values: (N, C, P); start: index of the first drawn cell along N, C, P; cursor: (n, c, p) in the window.
-    """
-
-    axes: Axes
-    labels: np.ndarray
-    values: np.ndarray
-    start: tuple[int, int, int]
-    cursor: tuple[int, int, int] | None
-    hues: np.ndarray
-    color: str = "set"
-    limit: float = 1.0
-
-    @classmethod
-    def of(cls, axes: Axes, labels, values, *, cursor=None, color="set", limit=1.0, drawn=DRAWN) -> Cells:
-        """Bring tensors of the layout's shape to (N, C, P) and cut the window that holds the cursor."""
-        order = axes.to_ncp()
-        whole = [np.transpose(a, order).reshape(axes.shape[0], axes.channels, -1) for a in (labels, values)]
-        at = None
-        if cursor is not None:
-            position = [cursor[i] for i in axes.positions]
-            sizes = [axes.shape[i] for i in axes.positions]
-            p = int(np.ravel_multi_index(position, sizes)) if sizes else 0
-            at = (cursor[0], cursor[axes.channel], p)
-        start = []
-        for i, most in enumerate(drawn):
-            size, here = whole[0].shape[i], at[i] if at else 0
-            start.append(min(max(0, here - most // 2), max(0, size - most)))
-        window = tuple(slice(s, s + most) for s, most in zip(start, drawn, strict=True))
-        hues = hues_of(whole[0])[window]
-        at = at and tuple(a - s for a, s in zip(at, start, strict=True))
-        return cls(axes, whole[0][window], whole[1][window], tuple(start), at, hues, color, limit)
+    @property
+    def right(self) -> float:
+        return self.x + self.width
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        return self.labels.shape
+    def bottom(self) -> float:
+        return self.y + self.height
 
     @property
-    def tile(self) -> tuple[int, int]:
-        """Rows and columns of one channel of one sample, as an image: (H, W), (1, L) or (1, 1)."""
-        sizes = [self.axes.shape[i] for i in self.axes.positions]
-        return (sizes[0], sizes[1]) if len(sizes) == 2 else (1, sizes[0] if sizes else 1)
+    def center(self) -> tuple[float, float]:
+        return self.x + self.width / 2, self.y + self.height / 2
 
-    def left_out(self) -> str:
-        """A sentence on what the window does not show; empty when it shows all."""
-        whole = (
-            self.axes.shape[0],
-            self.axes.channels,
-            int(np.prod([self.axes.shape[i] for i in self.axes.positions])),
-        )
-        parts = [
-            f"{name} {s}–{s + n - 1} of {total}"
-            for name, s, n, total in zip(
-                ("samples", "channels", "positions"), self.start, self.shape, whole, strict=True
-            )
-            if n < total
-        ]
-        return f"Too large to draw in full: shown are {', '.join(parts)}." if parts else ""
-
-    def faces(
-        self, points: np.ndarray, index: tuple[np.ndarray, ...], face: int, *, name: str, strong=False
-    ) -> list:
-        """Shapes (and their marks) for cells `index` = (n, c, p), drawn as polygons `points` (F, 4, 2).
-
-        strong: in the full colours of their sets, as the cursor's set; by default so where there is no cursor.
-        """
-        labels, values = self.labels[index], self.values[index]
-        marks = [""] * len(labels)
-        if self.color == "value":
-            fills, marks = value_fills(values, self.limit)
-        else:
-            shades = SET_FILLS[int(not strong and self.cursor is not None)][face]
-            fills = [shades[hue] for hue in self.hues[index].tolist()]
-        names = self.cell_names(index)
-        title = " ".join(f"{letter.lower()}=%d" for letter in self.axes.letters) + ": %.4g · set %d"
-        key = ",".join(["%d"] * len(self.axes.letters))
-        numbers = labels.tolist()
-        titles = [title % (*cell, v, k) for cell, v, k in zip(names, values.tolist(), numbers, strict=True)]
-        data = [(key % cell, k) for cell, k in zip(names, numbers, strict=True)]
-        items: list = [Shapes(points, fills, titles, data, name=name)]
-        for i, mark in enumerate(marks):
-            if mark:
-                x, y = points[i].mean(axis=0)
-                items.append(Label(x, y + 4, MARKS[mark], TEXT, "middle", readable_on(fills[i]), bold=True))
-        return items
-
-    def cell_names(self, index: tuple[np.ndarray, ...]) -> list[tuple[int, ...]]:
-        """Indices of the cells in the tensor's own axes."""
-        n, c, p = (i + s for i, s in zip(index, self.start, strict=True))
-        sizes = [self.axes.shape[i] for i in self.axes.positions]
-        columns = [n, c, *(np.unravel_index(p, sizes) if sizes else ())]
-        order = self.axes.to_ncp()
-        return list(zip(*(columns[order.index(i)].tolist() for i in range(len(order))), strict=True))
+    def inset(self, left: float, top: float | None = None, right: float | None = None, bottom: float | None = None):
+        """The box with so many pixels taken off its sides: one number for all, two (left, top) for opposite ones."""
+        top = left if top is None else top
+        right, bottom = left if right is None else right, top if bottom is None else bottom
+        return Box(self.x + left, self.y + top, self.width - left - right, self.height - top - bottom)
 
 
-def legend(cells: Cells, x: float, y: float) -> list:
-    """What the colours mean; the marks only where the picture has some."""
-    if cells.color == "set":
-        hue = int(cells.hues[cells.cursor or (0, 0, 0)])
-        other = (hue + 3) % len(SET_FILLS[0][0])
-        swatches = [(SET_FILLS[0][0][hue], "cursor's set")] if cells.cursor is not None else []
-        swatches.append(
-            (
-                SET_FILLS[1 if swatches else 0][0][other],
-                "other sets" if swatches else "one set: one bordered colour",
-            )
-        )
-        items: list = []
-        for fill, text in swatches:
-            quad = np.array([[(x, y - 10), (x + 13, y - 10), (x + 13, y + 2), (x, y + 2)]])
-            items.append(Shapes(quad, [fill], stroke=INK, width=1.0, name="legend"))
-            items.append(Label(x + 18, y, text))
-            x += 30 + 7.2 * len(text)
-        if cells.cursor is not None:
-            quad = np.array([[(x, y - 10), (x + 12, y - 10), (x + 12, y + 2), (x, y + 2)]])
-            items += [Shapes(quad, [PAPER], stroke=INK, width=2.6, name="legend"), Label(x + 18, y, "cursor")]
-        return items
-    steps, wide = VALUE_FILLS[::5], 5.0
-    left = x + 44
-    quads = np.array([[(0, -10), (wide, -10), (wide, 2), (0, 2)]] * len(steps)) + [
-        [[left + i * wide, y]] for i in range(len(steps))
-    ]
-    items = [Shapes(quads, list(steps), name="legend")]
-    items.append(Label(left - 4, y, f"−{cells.limit:.3g}", anchor="end"))
-    items.append(Label(left + wide * len(steps) + 4, y, f"+{cells.limit:.3g}"))
-    _, marks = value_fills(cells.values.ravel(), cells.limit)
-    seen = [name for name in MARKS if name in set(marks)]
-    text = "   ".join(f"{MARKS[name]} {MARK_NAMES[name]}" for name in seen)
-    if text:
-        items.append(Label(left + wide * len(steps) + 52, y, text, color=MUTED))
-    return items
+def rect(box: Box) -> np.ndarray:
+    """The corners (4, 2) of a box, clockwise from the upper left."""
+    return rects(box.x, box.y, box.right, box.bottom)[0]
 
 
-def wrap(text: str, x: float, y: float, characters: int, **style) -> list[Label]:
-    """A paragraph as labels, a line each 16 px."""
-    lines, line = [], ""
+def rects(left, top, right, bottom) -> np.ndarray:
+    """The corners (F, 4, 2) of rectangles, clockwise from the upper left; numbers or arrays (F,)."""
+    left, top, right, bottom = np.broadcast_arrays(
+        *(np.atleast_1d(np.asarray(v, float)) for v in (left, top, right, bottom))
+    )
+    return np.stack([left, top, right, top, right, bottom, left, bottom], axis=-1).reshape(-1, 4, 2)
+
+
+def grid_rects(box: Box, rows: int, columns: int) -> np.ndarray:
+    """The cells (rows·columns, 4, 2) of a box cut into rows and columns, row by row."""
+    x = box.x + box.width / columns * np.arange(columns + 1)
+    y = box.y + box.height / rows * np.arange(rows + 1)
+    i, j = (a.ravel() for a in np.indices((rows, columns)))
+    return rects(x[j], y[i], x[j + 1], y[i + 1])
+
+
+def ring(points) -> np.ndarray:
+    """The closed outline of corners (K, 2), or of several (F, K, 2), as segments (S, 2, 2) for `Strokes`."""
+    points = np.asarray(points, float)
+    return np.stack([points, np.roll(points, -1, axis=-2)], axis=-2).reshape(-1, 2, 2)
+
+
+def open_path(points) -> np.ndarray:
+    """A line through points (K, 2) as segments (K-1, 2, 2); one at a point that is not finite is left out."""
+    points = np.asarray(points, float)
+    segments = np.stack([points[:-1], points[1:]], axis=1)
+    return segments[np.isfinite(segments).all(axis=(1, 2))]
+
+
+def paragraph(text: str, x: float, y: float, width: float, *, size: float = TEXT, **style) -> list[Label]:
+    """Text as lines no wider than `width` px, 4/3 of its size apart, the first with its baseline at y."""
+    lines: list[str] = []
     for word in text.split():
-        if line and len(line) + 1 + len(word) > characters:
-            lines.append(line)
-            line = word
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and text_width(longer, size, style.get("bold", False)) <= width:
+            lines[-1] = longer
         else:
-            line = f"{line} {word}".strip()
-    return [Label(x, y + 16 * i, part, **style) for i, part in enumerate([*lines, line])]
+            lines.append(word)
+    return [Label(x, y + 4 / 3 * size * i, line, size, **style) for i, line in enumerate(lines)]
+
+
+def with_caption(scene: Scene) -> Scene:
+    """The scene with its alt text written below it; changes and returns it."""
+    foot = paragraph(scene.alt, 12, scene.height + 14, scene.width - 24, color=MUTED)
+    scene.items += foot
+    scene.height += 16 * len(foot) + 6
+    return scene
 
 
 def arrange(scenes: Iterable[Scene], columns: int = 1, gap: float = 0.0) -> Scene:
@@ -264,12 +215,12 @@ def arrange(scenes: Iterable[Scene], columns: int = 1, gap: float = 0.0) -> Scen
     The alt text is theirs, one after the other.
     """
     scenes = list(scenes)
-    whole = Scene(0.0, 0.0, " ".join(scene.alt for scene in scenes))
+    whole = Scene(0.0, 0.0, alt=" ".join(scene.alt for scene in scenes))
     top = 0.0
     for first in range(0, len(scenes), columns):
         left, row = 0.0, scenes[first : first + columns]
         for scene in row:
-            whole.items += [_moved(item, left, top) for item in scene.drawn]
+            whole.items += [moved(item, left, top) for item in scene.drawn]
             whole.width = max(whole.width, left + scene.width)
             left += scene.width + gap
         whole.height = top + max(scene.height for scene in row)
@@ -277,7 +228,20 @@ def arrange(scenes: Iterable[Scene], columns: int = 1, gap: float = 0.0) -> Scen
     return whole
 
 
-def _moved(item, dx: float, dy: float):
+def moved(item, dx: float, dy: float):
+    """The item elsewhere on the sheet."""
     if isinstance(item, (Label, Raster)):
         return replace(item, x=item.x + dx, y=item.y + dy)
     return replace(item, points=np.asarray(item.points) + (dx, dy))
+
+
+def wrap(text: str, x: float, y: float, characters: int, **style) -> list[Label]:  # for old modules, until they go
+    return paragraph(text, x, y, 7.1 * characters, **style)
+
+
+def __getattr__(name: str):  # for old modules, until they go
+    if name in ("Cells", "DRAWN", "legend"):
+        from normviz.picture import block
+
+        return getattr(block, {"legend": "cells_legend"}.get(name, name))
+    raise AttributeError(name)

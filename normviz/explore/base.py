@@ -1,0 +1,207 @@
+"""The base of every explorer: a frozen state whose fields are its controls, and which can read, say and draw itself.
+
+A subclass is a frozen dataclass.  Its fields declare themselves with `normviz.fields` (default, range or options,
+label), and it says three things, all pure and numpy alone:
+
+    read()         whatever there is to know of this state
+    say(reading)   one sentence or two: the caption, which is the alt text too
+    draw(reading)  a Scene
+
+Widgets, the static twin, the page without a kernel, the checks and their errors follow from the fields.  What depends
+on what else is set is said by two more: `controls` (what the controls offer in this state) and `turn` (the state after
+an event).  Whatever is expensive is a cached function of the fields that it needs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from normviz.fields import check, unknown
+from normviz.picture.scene import Scene, with_caption
+
+
+class Code(str):
+    """A note that is code: shown as it is written, line by line."""
+
+
+class Held:
+    """A value of the reader's, told apart by identity: a key of a cache, though arrays have no hash.
+
+    A field that no control sets holds one (`given`): a tensor of the reader's, recorded runs.
+    """
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def __repr__(self) -> str:
+        shape = getattr(self.value, "shape", None)
+        return f"{type(self.value).__name__}{'' if shape is None else f' of shape {tuple(shape)}'}"
+
+
+def given(default: Any = None) -> Any:
+    """A plain field: data that no control sets."""
+    return field(default=default, metadata={})
+
+
+@dataclass(frozen=True)
+class Control:
+    """What a control offers in one state; made from a field's declaration.
+
+    kind: "integer", "number", "choice" or "flag"; values: the options of a choice, labels: their names; low, high,
+    step: the ends of a range; enabled: False where there is nothing to choose; group: controls of one group stand
+    together under that heading, in the colour `color`.
+    """
+
+    name: str
+    kind: str
+    label: str
+    value: Any
+    values: tuple = ()
+    labels: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    step: float | None = None
+    enabled: bool = True
+    group: str = ""
+    color: str = ""
+
+    def takes(self, value) -> bool:
+        """Whether the control can be set to a value."""
+        if self.kind == "flag":
+            return isinstance(value, bool)
+        return value in self.values if self.kind == "choice" else self.low <= value <= self.high
+
+    def offers(self, most: int = 200) -> tuple:
+        """The values that a reader can set, in order; of a range with more than `most` steps, as many evenly spread."""
+        if self.kind == "choice":
+            return self.values
+        if self.kind == "flag":
+            return (False, True)
+        steps = round((self.high - self.low) / self.step)
+        stride = -(-steps // most) or 1
+        return tuple(tidy(self.low + k * self.step, self.step) for k in range(0, steps + 1, stride))
+
+
+def tidy(value: float, step: float) -> float:
+    """A value of a slider without the dust of binary fractions: browsers send 0.30000000000000004."""
+    return value if isinstance(value, int) and isinstance(step, int) else round(value, 9)
+
+
+@dataclass(frozen=True)
+class Explorer:
+    """A state that shows itself: with controls in a notebook, as a picture everywhere else.
+
+    Raises ValueError for a field that no control could have set, naming it, what it got and what it takes.
+    """
+
+    def __post_init__(self):
+        for declared in dataclasses.fields(self):
+            value = getattr(self, declared.name)
+            if not declared.metadata and value is not None and not isinstance(value, Held):
+                self._set(declared.name, self.hold(declared.name, value))
+        self.settle()
+        check(self)
+        for control in self.controls().values():
+            if not control.takes(control.value):
+                ends = f"from {control.low:g} to {control.high:g}" if control.high is not None else ""
+                takes = ends or f"one of {', '.join(map(str, control.values))}"
+                raise ValueError(f"{control.name}={control.value!r} must be {takes}")
+
+    def _set(self, name: str, value) -> None:
+        """For `settle` and `hold` alone: afterwards the state is frozen."""
+        object.__setattr__(self, name, value)
+
+    # What a subclass says -------------------------------------------------------------------------------------------
+
+    def read(self) -> Any:
+        """All that there is to know of this state."""
+
+    def say(self, reading: Any) -> str:
+        """The caption, which is the alt text too."""
+        raise TypeError(f"{type(self).__name__} says nothing of itself")
+
+    def draw(self, reading: Any) -> Scene:
+        """The picture; its alt text is filled in by `scene`."""
+        raise TypeError(f"{type(self).__name__} draws nothing")
+
+    def notes(self, reading: Any) -> list[str]:
+        """What stands below the caption where there is room for it: sentences, and `Code`."""
+        return []
+
+    def hold(self, name: str, value: Any) -> Held:
+        """What a field without a control keeps of what it was given.  Raises TypeError or ValueError for a misfit."""
+        return Held(value)
+
+    def settle(self) -> None:
+        """Fills in what was left open (None) before the fields are checked, by `self._set(name, value)`."""
+
+    def actions(self) -> dict[str, Callable[[Callable[[float], None]], Explorer]]:
+        """Buttons by label: called with a function that takes the share done, each gives the next state."""
+        return {}
+
+    def controls(self) -> dict[str, Control]:
+        """What the controls offer in this state, in the order of the fields."""
+        return {
+            declared.name: control_of(declared, getattr(self, declared.name))
+            for declared in dataclasses.fields(self)
+            if declared.metadata
+        }
+
+    def turn(self, **changes: Any) -> Explorer:
+        """The state after some controls were set, with those that depend on them brought in line.
+
+        Raises ValueError for what no control can be set to, TypeError for a control that this explorer lacks.
+        """
+        if strange := [name for name in changes if name not in self.controls()]:
+            raise TypeError(unknown("control", strange[0], self.controls()))
+        return replace(self, **changes)
+
+    # What everyone gets ---------------------------------------------------------------------------------------------
+
+    def scene(self) -> Scene:
+        """The picture as a `Scene`, with the caption as its alt text."""
+        return self.scene_of(self.read())
+
+    def scene_of(self, reading: Any) -> Scene:
+        """The picture of a reading of this state."""
+        scene = self.draw(reading)
+        scene.alt = self.say(reading)
+        return scene
+
+    def figure(self):
+        """The static twin: the picture with its caption, as a matplotlib Figure with alt text `.alt`."""
+        from normviz.picture.png import figure
+
+        return figure(with_caption(self.scene()))
+
+    def live(self):
+        """The widget: controls, picture, caption.  Its `.state` is what is shown now, `.reading` what was read."""
+        from normviz.explore.live import Live
+
+        return Live(self)
+
+    def html(self, *, most: int = 300) -> str:
+        """A page that needs no kernel: the pictures of up to `most` states drawn ahead, and controls that choose one."""
+        from normviz.explore.page import page
+
+        return page(self, most=most)
+
+    def _ipython_display_(self, **kwargs) -> None:
+        from IPython.display import display
+
+        display(self.live())
+
+
+def control_of(declared: dataclasses.Field, value: Any) -> Control:
+    """The control that a field declares."""
+    m = declared.metadata
+    label = m["label"] or declared.name.replace("_", " ")
+    if m["kind"] == "choice":
+        return Control(declared.name, "choice", label, value, m["options"], m["labels"], enabled=len(m["options"]) > 1)
+    return Control(
+        declared.name, m["kind"], label, value, low=m["least"], high=m["most"], step=m["step"] or 1,
+        enabled=m["kind"] == "flag" or m["most"] is None or m["most"] > m["least"],
+    )  # fmt: skip

@@ -1,0 +1,12 @@
+"""The norms: a table of methods, a cut (a method bound to a shape), the arithmetic, and torch's own layers."""
+
+from normviz.norms.cut import Axes, Cut, Statistics, axes_of, count_statistics, cut, divisors, partition
+from normviz.norms.layers import TorchCall, torch_layer
+from normviz.norms.normalize import RunningStats, Steps, normalize, normalize_steps
+from normviz.norms.table import AXIS_NAMES, LAYOUTS, METHODS, ROLES, Method, method_row
+
+__all__ = [
+    "AXIS_NAMES", "LAYOUTS", "METHODS", "ROLES", "Axes", "Cut", "Method", "RunningStats", "Statistics", "Steps",
+    "TorchCall", "axes_of", "count_statistics", "cut", "divisors", "method_row", "normalize", "normalize_steps",
+    "partition", "torch_layer",
+]  # fmt: skip

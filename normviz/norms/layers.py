@@ -1,0 +1,102 @@
+"""The torch module that a cut stands for.  torch itself is imported only when a module is built."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from normviz.norms.cut import Cut
+
+
+class TorchCall(NamedTuple):
+    """The torch module that a method stands for, and how the tensor is turned to suit it.
+
+    `before` and `after` are tensor methods with their arguments, such as ("permute", (0, 2, 3, 1)).
+    """
+
+    name: str
+    arguments: dict[str, Any]
+    before: tuple[tuple[str, tuple], ...] = ()
+    after: tuple[tuple[str, tuple], ...] = ()
+
+    @property
+    def constructor(self) -> str:
+        return f"nn.{self.name}({', '.join(f'{k}={v!r}' for k, v in self.arguments.items())})"
+
+    @property
+    def forward(self) -> str:
+        def chain(ops):
+            return "".join(f".{name}({', '.join(map(repr, arguments))})" for name, arguments in ops)
+
+        return f"layer(x{chain(self.before)}){chain(self.after)}"
+
+    def build(self, dtype=None, device=None) -> nn.Module:
+        """The module, between the turns that it needs."""
+        from torch import nn
+
+        layer = getattr(nn, self.name)(**self.arguments, dtype=dtype, device=device)
+        if not self.before:
+            return layer
+        from normviz.norms.permuted import Permuted
+
+        return Permuted(layer, self)
+
+
+def check_eps(eps) -> None:
+    """Raises ValueError unless `eps` is a finite number of at least 0."""
+    if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not (0 <= eps < math.inf):
+        raise ValueError(f"eps={eps!r} must be a finite number >= 0")
+
+
+def check_momentum(momentum) -> None:
+    """Raises ValueError unless `momentum` is a number from 0 to 1, or None for the plain average."""
+    number = isinstance(momentum, (int, float)) and not isinstance(momentum, bool)
+    if momentum is not None and not (number and 0 <= momentum <= 1):
+        raise ValueError(f"momentum={momentum!r} must be a number from 0 to 1, or None for the average of all batches")
+
+
+def torch_call(cut: Cut, *, eps: float, momentum: float | None, affine: bool) -> TorchCall:
+    """How torch spells a cut: the row's module, its arguments, the turns around it."""
+    check_eps(eps)
+    check_momentum(momentum)
+    row, axes = cut.row, cut.axes
+    rank, channel = len(axes.shape), axes.channel
+    size = list(cut.affine_shape) if row.affine_per == "sample" else axes.channels
+    arguments: dict[str, Any] = {"num_groups": cut.groups} if row.grouped else {}
+    arguments |= {row.torch_size: size, "eps": eps}
+    if row.running:
+        arguments["momentum"] = momentum
+    arguments[row.torch_affine] = affine
+
+    name = row.torch_class.format(d=max(1, len(axes.positions)))
+    if row.feature_axis == "last" and channel != rank - 1:
+        last = axes.to_ncp()[:1] + axes.positions + (channel,)
+        back = tuple(last.index(i) for i in range(rank))
+        return TorchCall(name, arguments, (("permute", last),), (("permute", back),))
+    if row.feature_axis == "first" and channel != 1:
+        if {"sample", "position"} <= row.over:
+            # Samples and positions share a set, so tokens may be poured into one long batch: no transposed copy
+            return TorchCall(name, arguments, (("flatten", (0, 1)),), (("reshape", (-1, *axes.shape[1:])),))
+        return TorchCall(name, arguments, (("transpose", (1, 2)),), (("transpose", (1, 2)),))
+    if "{d}" in row.torch_class and not axes.positions and "sample" not in row.over:
+        # torch would read (N, C) as one sample of shape (C, L)
+        return TorchCall(name, arguments, (("unsqueeze", (-1,)),), (("squeeze", (-1,)),))
+    return TorchCall(name, arguments)
+
+
+def torch_layer(
+    method, shape, num_groups=None, *, eps=1e-5, momentum=0.1, affine=True, layout="NCHW", dtype=None, device=None
+) -> nn.Module:
+    """The `torch.nn` module that agrees with `normalize` on tensors of `shape`, wrapped where torch wants other axes.
+
+    method, shape, num_groups, layout: as in `cut`; eps, momentum, affine: torch's own.
+    Raises what `cut` raises, and ValueError for eps below 0 or not finite, or a momentum outside of 0 to 1.
+    """
+    from normviz.norms.cut import cut
+
+    return cut(method, shape, num_groups, layout).torch_layer(
+        eps=eps, momentum=momentum, affine=affine, dtype=dtype, device=device
+    )
