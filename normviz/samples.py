@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from normviz.norms.normalize import is_tensor
+from normviz.norms.arithmetic import is_tensor
 
 #: 3×3 kernels for cross-correlation, in the order of the channels.  Their responses differ in offset and scale by
 #: nature: a blur stays between 0 and 1, an edge swings by ±4.

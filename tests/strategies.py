@@ -5,7 +5,7 @@ import math
 import torch
 from hypothesis import strategies as st
 
-from normviz.methods import LAYOUTS, METHODS, axes_of, divisors
+from normviz.norms import LAYOUTS, METHODS, axes_of, divisors
 
 
 @st.composite

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from torch import nn
 
-    from normviz.norms.cut import Cut
+    from normviz.norms.cuts import Cut
 
 
 class TorchCall(NamedTuple):
@@ -95,7 +95,7 @@ def torch_layer(
     method, shape, num_groups, layout: as in `cut`; eps, momentum, affine: torch's own.
     Raises what `cut` raises, and ValueError for eps below 0 or not finite, or a momentum outside of 0 to 1.
     """
-    from normviz.norms.cut import cut
+    from normviz.norms.cuts import cut
 
     return cut(method, shape, num_groups, layout).torch_layer(
         eps=eps, momentum=momentum, affine=affine, dtype=dtype, device=device

@@ -1,7 +1,7 @@
 """The table of normalization methods: a row says all that the project needs to know of a method.
 
 A method is a partition of the tensor's cells: the cells of one set share one mean and one variance.  A row names the
-axes that a set spans; labels, counts, captions, arithmetic, pictures and torch layers follow (see `cut.py`).
+axes that a set spans; labels, counts, captions, arithmetic, pictures and torch layers follow (see `cuts.py`).
 The index-set view is that of Wu & He, "Group Normalization" (ECCV 2018), equations 1 to 6.
 """
 

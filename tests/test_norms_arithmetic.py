@@ -1,5 +1,6 @@
 """The from-scratch norms against torch's own layers: outputs, gradients, running statistics, errors."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 from strategies import cases, random_tensor, torch_refuses
 
 import normviz as nv
+from normviz.norms import normalize_steps
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 dtypes = st.sampled_from(list(TOLERANCE))
@@ -38,7 +40,7 @@ def condition(x, method, groups, layout):
     Rounding goes with the terms that are subtracted, |x|/σ, not with the small difference that may be left: a set
     of two almost equal values is as ill-conditioned for torch as for us.
     """
-    sigma = float(nv.normalize_steps(x, method, groups, layout=layout).var.add(1e-5).sqrt().min())
+    sigma = float(normalize_steps(x, method, groups, layout=layout).var.add(1e-5).sqrt().min())
     return max(1.0, float(x.abs().max()) / sigma), max(1.0, 1 / sigma)
 
 
@@ -193,9 +195,49 @@ def test_a_refused_call_leaves_running_statistics_alone():
     assert running.count == 0 and running.mean.eq(0).all() and running.var.eq(1).all()
 
 
-def test_whichever_name_is_used_first_normalize_stays_a_function():
-    import subprocess
-    import sys
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda: nv.normalize(X, "layer", eps="1"), ValueError, ["eps='1'"]),
+        (lambda: nv.torch_layer("layer", X.shape, eps=-1), ValueError, ["eps=-1"]),
+        (lambda: nv.torch_layer("batch", X.shape, momentum=1.5), ValueError, ["momentum=1.5"]),
+        (lambda: nv.normalize(X, "batch", running=nv.RunningStats.fresh(6), momentum="0.1"), ValueError, ["'0.1'"]),
+        (lambda: nv.normalize(X, "batch", weight=[1.0] * 6), TypeError, ["weight", "Tensor", "list"]),
+        (lambda: nv.normalize(X, "batch", bias=np.ones(6)), TypeError, ["bias", "Tensor", "ndarray"]),
+        (lambda: nv.normalize(X.numpy(), "batch", bias=torch.ones(6)), TypeError, ["bias", "ndarray", "Tensor"]),
+        (lambda: nv.normalize(X, "batch", running=0.5, training=False), TypeError, ["running", "float"]),
+        (lambda: nv.normalize(X[:1, :, :1, :1], "group", 6), ValueError, ["single value per group"]),
+        (lambda: normalize_steps(X, nv.cut("layer", (3, 3))), ValueError, ["x has shape (2, 6, 3, 3)", "(3, 3)"]),
+    ],
+)
+def test_misfits_are_named(call, error, words):
+    with pytest.raises(error) as caught:
+        call()
+    for word in words:
+        assert word in str(caught.value)
 
-    code = "import normviz as nv; nv.torch_layer; import normviz.functional; assert callable(nv.normalize)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+
+@given(cases(), dtypes, seeds)
+def test_arrays_and_tensors_are_one_arithmetic(case, dtype, seed):
+    assume(not torch_refuses(*case))
+    method, shape, groups, layout = case
+    x = random_tensor(shape, seed, dtype)
+    ours, theirs = (normalize_steps(v, method, groups, layout=layout) for v in (x, x.numpy()))
+    for name in ("centred", "scaled", "affine", "mean", "var"):
+        array = getattr(theirs, name)
+        assert isinstance(array, np.ndarray)
+        assert_close(torch.from_numpy(np.array(array)), getattr(ours, name), dtype, condition(x, method, groups, layout)[0])
+
+
+def test_running_statistics_of_arrays_follow_those_of_tensors():
+    batches = np.random.default_rng(0).normal(3, 2, (5, 8, 6, 2, 2))
+    for momentum in (0.1, None):
+        arrays = nv.RunningStats.fresh(6, like=batches)
+        tensors = nv.RunningStats.fresh(6, like=torch.from_numpy(batches))
+        for batch in batches:
+            nv.normalize(batch, "batch", running=arrays, momentum=momentum)
+            nv.normalize(torch.from_numpy(batch), "batch", running=tensors, momentum=momentum)
+        for ours, theirs in zip(arrays, tensors, strict=True):
+            np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-12)
+        y = nv.normalize(batches[0], "batch", running=arrays, training=False)
+        np.testing.assert_allclose(y[:, 2], (batches[0, :, 2] - arrays.mean[2]) / np.sqrt(arrays.var[2] + 1e-5))

@@ -8,7 +8,7 @@ from hypothesis import given
 from strategies import cases
 
 import normviz as nv
-from normviz.methods import ROLES, axes_of, caption, coincides_with, torch_call
+from normviz.norms import ROLES, axes_of, cut
 
 
 def brute_force(method, shape, groups, layout):
@@ -71,25 +71,24 @@ def test_extreme_groups_are_layer_and_instance(case):
     np.testing.assert_array_equal(
         nv.partition("group", shape, 1, layout), nv.partition("layer", shape, None, layout)
     )
-    assert "layer" in coincides_with("group", shape, 1, layout)
-    assert "instance" in coincides_with("group", shape, channels, layout)
+    assert "layer" in cut("group", shape, 1, layout).same_as
+    assert "instance" in cut("group", shape, channels, layout).same_as
 
 
 def test_coincidences_are_said_only_where_true():
-    assert coincides_with("batch", (4, 6, 3, 3)) == []
-    assert coincides_with("batch", (1, 6, 3, 3)) == ["instance"]
-    assert coincides_with("rms", (4, 6, 3, 3)) == []  # the same sets as layer_token, but no mean
+    assert cut("batch", (4, 6, 3, 3)).same_as == []
+    assert cut("batch", (1, 6, 3, 3)).same_as == ["instance"]
+    assert cut("rms", (4, 6, 3, 3)).same_as == []  # the same sets as layer_token, but no mean
 
 
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: nv.partition("bacth", (2, 3)), ["method='bacth'", "'batch'", "'rms'"]),
-        (lambda: nv.partition("batch", (2, 3), layout="NHWC"), ["layout='NHWC'", "'NCHW'", "'BTD'"]),
+        (lambda: nv.partition("bacth", (2, 3)), ["method='bacth'", "Did you mean 'batch'?", "rms"]),
+        (lambda: nv.partition("batch", (2, 3), layout="NHWC"), ["layout='NHWC'", "NCHW", "BTD"]),
         (lambda: nv.partition("batch", (2, 3, 4, 5, 6)), ["shape=(2, 3, 4, 5, 6)", "rank 5", "(N, C, H, W)"]),
         (lambda: nv.partition("batch", (2, 3), layout="BTD"), ["rank 2", "(B, T, D)"]),
         (lambda: nv.partition("batch", (2, 0, 3, 3)), ["C=0", "empty"]),
-        (lambda: nv.partition("batch", 7), ["shape=7"]),
         (lambda: nv.partition("group", (2, 6, 3, 3), 4), ["num_groups=4", "C=6", "[1, 2, 3, 6]"]),
         (lambda: nv.partition("group", (2, 6, 3, 3)), ["num_groups=None", "[1, 2, 3, 6]"]),
         (lambda: nv.partition("group", (2, 6, 3, 3), True), ["num_groups=True"]),
@@ -103,17 +102,38 @@ def test_bad_input_is_named(call, words):
         assert word in str(error.value)
 
 
+@pytest.mark.parametrize("shape", [7, (4.7, 6.2), "4633", {4, 6}, (float("inf"), 3), None])
+def test_a_shape_is_a_sequence_of_integers(shape):
+    with pytest.raises(TypeError, match="shape=.*integers"):
+        nv.cut("batch", shape)
+
+
+def test_counting_takes_no_memory():
+    assert nv.count_statistics("layer", (10**9, 3, 10**6, 10**6)).values == 2 * 10**9
+
+
+@given(cases())
+def test_view_and_dims_are_the_sets(case):
+    """Summed over `dims`, the view has one number a set: the count of its cells."""
+    c = nv.cut(*case)
+    cells = np.ones(c.view).sum(c.dims, keepdims=True)
+    assert cells.size == c.count.sets and (cells == c.set_size).all()
+    np.testing.assert_array_equal(np.sort(np.bincount(c.labels.ravel())), np.sort(cells.ravel()))
+    with pytest.raises(ValueError, match="read-only"):
+        c.labels[...] = 0
+
+
 def test_caption_tells_the_picture():
-    text = caption("layer_token", (4, 6, 3, 3), size=6, mean=0.5, std=2.0)
+    text = cut("layer_token", (4, 6, 3, 3)).caption(size=6, mean=0.5, std=2.0)
     assert text == (
         "LayerNorm (per token): tensor N=4×C=6×H=3×W=3; the cursor cell shares its mean and variance with "
         "5 other cells; μ=0.5, σ=2; 36 sets in all (2NHW = 72 statistics)."
     )
-    assert "root mean square=2" in caption("rms", (4, 6, 3, 3), size=6, mean=0.0, std=2.0)
-    assert "no other cell" in caption("instance", (4, 6, 1, 1), size=1)
+    assert "root mean square=2" in cut("rms", (4, 6, 3, 3)).caption(size=6, mean=0.0, std=2.0)
+    assert "no other cell" in cut("instance", (4, 6, 1, 1)).caption(size=1)
 
 
 def test_torch_call_reads_as_code():
-    call = torch_call("layer_token", (4, 6, 3, 3))
+    call = cut("layer_token", (4, 6, 3, 3)).torch_call()
     assert call.constructor == "nn.LayerNorm(normalized_shape=6, eps=1e-05, elementwise_affine=True)"
     assert call.forward == "layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)"

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from normviz.norms.cut import Cut, cut
+from normviz.norms.cuts import Cut, cut
 from normviz.norms.layers import check_eps, check_momentum
 
 
