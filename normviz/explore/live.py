@@ -58,8 +58,12 @@ class Picture(w.VBox):
 
     def close(self) -> None:
         """Closes the widgets inside too, which ipywidgets leaves in its registry."""
-        for inner in _inside(self):
-            inner.close()
+        for inner in (*_inside(self), self):
+            for part in ("layout", "style"):
+                if inner.has_trait(part):
+                    getattr(inner, part).close()
+            if inner is not self:
+                inner.close()
         super().close()
 
     def _repr_mimebundle_(self, include=None, exclude=None, **kwargs):
@@ -99,10 +103,10 @@ class Live(Picture):
         offered = state.controls()
         self.controls: dict[str, w.Widget] = {name: _widget(control) for name, control in offered.items()}
         self.buttons = {label: w.Button(description=label) for label in state.actions()}
-        self.progress = w.FloatProgress(value=0, min=0, max=1, layout=w.Layout(width="120px", visibility="hidden"))
-        self.error = w.HTML()
         rows = [w.HBox(_grouped(offered, self.controls), layout=w.Layout(**FLOW))]
         if self.buttons:
+            hidden = w.Layout(width="120px", visibility="hidden")
+            self.progress, self.error = w.FloatProgress(value=0, min=0, max=1, layout=hidden), w.HTML()
             rows.append(w.HBox([*self.buttons.values(), self.progress, self.error]))
         super().__init__(rows)
         for name, control in self.controls.items():
