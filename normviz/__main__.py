@@ -4,67 +4,143 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import fields
+from functools import partial
 from importlib import metadata
 from pathlib import Path
+from textwrap import fill
+
+from normviz import __version__
+from normviz.fields import parse, unknown
+from normviz.files import make_writable, write_atomic
+from normviz.lab.errors import CheckpointError, DataError
+from normviz.lab.recipe import PRESETS, Recipe, preset
 
 PACKAGES = (
     "numpy", "torch", "matplotlib", "ipywidgets", "scikit-learn", "pooch", "tqdm", "safetensors", "joblib",
     "jupyterlab", "ipykernel", "nbval",
 )  # fmt: skip
+FIELDS = {field.name: field for field in fields(Recipe) if field.name != "name"}
+STOPPED = 130  # the exit code of what Ctrl-C ended
 
 
-def images(arguments: list[str]) -> int:
+def images(options) -> int:
     """Draw the pictures of images/ anew."""
-    from normviz.gallery import IMAGES, write_image
+    from normviz.draw.gallery import IMAGES, write_image
 
-    parser = argparse.ArgumentParser(prog="python -m normviz images", description=images.__doc__)
-    parser.add_argument("names", nargs="*", help=f"some of {', '.join(IMAGES)}; all without")
-    parser.add_argument("--out", type=Path, default=Path("images"), help="folder (default: images)")
-    options = parser.parse_args(arguments)
-    unknown = [name for name in options.names if name not in IMAGES]
-    if unknown:
-        parser.error(f"unknown image {', '.join(unknown)}; it takes {', '.join(IMAGES)}")
+    if strange := [name for name in options.names if name not in IMAGES]:
+        raise ValueError(unknown("image", strange[0], IMAGES))
+    make_writable(options.out)
     for name in options.names or IMAGES:
         print(write_image(name, options.out))
     return 0
 
 
-def lab(command: str):
-    def run(arguments: list[str]) -> int:
-        from normviz.lab.cli import main
+def train(options) -> int:
+    """Train one recipe, with checkpoints."""
+    recipe = preset(options.preset, **_overrides(options))
+    from normviz.arms import KINDS
+    from normviz.lab import train as run
+    from normviz.lab import verdict
 
-        return main([command, *arguments])
+    history = run(
+        recipe, out=options.out, resume=options.resume, checkpoint_every=options.checkpoint_every,
+        data_folder=options.data_folder, device=options.device, probes=not options.no_probes,
+        progress=not options.quiet,
+    )  # fmt: skip
+    if history.meta["stopped"] is not None:
+        again = "the same command with --resume goes on" if options.out else "with --out it could be resumed"
+        print(f"{recipe.title}: stopped after {history.meta['stopped']} of {recipe.steps} steps; {again}")
+        return STOPPED
+    found = verdict(history)
+    print(f"{recipe.title}: {KINDS[found.kind].word} ({found.why})")
+    return 0
 
-    run.__doc__ = {
-        "train": "Train one recipe, with checkpoints.",
-        "study": "Run a named study, resumable.",
-        "bench": "Time what norm layers cost on this machine.",
-    }[command]
-    return run
+
+def _overrides(options) -> dict:
+    """The fields of the recipe that the command line sets: --lr 1e-3, or --set lr=1e-3."""
+    words = {name: value for name in FIELDS if (value := getattr(options, name)) is not None}
+    for setting in options.set:
+        name, equals, word = setting.partition("=")
+        if not equals or name not in FIELDS:
+            raise ValueError(f"--set {setting}: it takes FIELD=VALUE; {unknown('FIELD', name, FIELDS)}")
+        words[name] = word
+    return {name: parse(FIELDS[name], word) if isinstance(word, str) else word for name, word in words.items()}
 
 
-def claims(arguments: list[str]) -> int:
+def study(options) -> int:
+    """Run a named study, resumable; without a name: list the studies."""
+    from normviz.lab import STUDIES, load_study, run_study, summary
+    from normviz.lab.study import progress, table
+
+    if options.list or options.name is None:
+        for name, row in STUDIES.items():
+            recorded, grid = progress(name, options.results)
+            print(fill(f"{name:16} {recorded} of {grid} runs. {row.about}", 110, subsequent_indent=" " * 17))
+            if row.rule:
+                print(fill(f"Rule: {row.rule}", 110, initial_indent=" " * 17, subsequent_indent=" " * 17))
+        return 0
+    path = run_study(
+        options.name, options.results, jobs=options.jobs, device=options.device, data_folder=options.data_folder
+    )
+    runs = load_study(options.name, options.results)
+    # Whatever differs between the runs, apart from the seed, names the rows
+    by = [name for name in FIELDS if name not in ("seed", "arm") and len({getattr(r.recipe, name) for r in runs}) > 1]
+    names = ["name"] if len({run.recipe.name for run in runs}) > 1 else []
+    print(table(summary(runs, (*names, *by, "arm"))))
+    print(f"recorded in {path}")
+    recorded, grid = progress(options.name, options.results)
+    if recorded < grid:
+        print(
+            f"normviz study: {grid - recorded} of {grid} runs failed; the same command tries them again",
+            file=sys.stderr,
+        )
+    return int(recorded < grid)
+
+
+def bench(options) -> int:
+    """Time what norm layers cost on this machine."""
+    import torch
+
+    from normviz.lab.timing import cost_path, measure_costs, save_costs
+
+    if not options.results.is_dir():
+        raise FileNotFoundError(f"--results {options.results}: there is no such folder")
+    make_writable(options.results)
+    prefix = "quick-" if options.quick else ""
+    record = measure_costs(
+        device=options.device or ("cuda" if torch.cuda.is_available() else "cpu"), number_of_threads=options.threads,
+        compiled=not options.no_compile, quick=options.quick, tell=partial(print, flush=True),
+        save=lambda record: save_costs(record, options.results, f"partial-{prefix}"),
+    )  # fmt: skip
+    path = save_costs(record, options.results, prefix)
+    cost_path(record, options.results, f"partial-{prefix}").unlink(missing_ok=True)
+    if record["not_compiled"]:
+        print(f"not compiled: {record['not_compiled']}")
+    print(f"recorded in {path}")
+    return 0
+
+
+def claims(options) -> int:
     """Print the claims ledger, or write it into a file that holds its two markers."""
     from normviz.lab.claims import insert, markdown
 
-    parser = argparse.ArgumentParser(prog="python -m normviz claims", description=claims.__doc__)
-    parser.add_argument("--results", type=Path, default=Path("results"), help="folder (default: results)")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="bring the table in FILE up to date")
-    options = parser.parse_args(arguments)
+    if not options.results.is_dir():
+        raise FileNotFoundError(
+            f"--results {options.results}: there is no such folder; it takes that of the recorded runs"
+        )
     if options.write is None:
         print(markdown(options.results))
         return 0
     try:
-        text = insert(options.write.read_text(encoding="utf-8"), options.results)
+        write_atomic(options.write, insert(options.write.read_text(encoding="utf-8"), options.results))
     except (OSError, ValueError) as error:
-        parser.error(f"--write {options.write}: {error}")
-    options.write.write_text(text, encoding="utf-8")
+        raise ValueError(f"--write {options.write}: {error}") from None
     return 0
 
 
-def doctor(arguments: list[str]) -> int:
+def doctor(options) -> int:
     """Say what this environment has, and what it lacks."""
-    argparse.ArgumentParser(prog="python -m normviz doctor", description=doctor.__doc__).parse_args(arguments)
     print(f"Python {sys.version.split()[0]}")
     for name in PACKAGES:
         try:
@@ -73,36 +149,96 @@ def doctor(arguments: list[str]) -> int:
             print(f"{name} is missing")
     import torch
 
-    device = (
-        torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else f"CPU, {torch.get_num_threads()} threads"
-    )
-    print(f"device: {device}")
+    cpu = f"CPU, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
+    print(f"device: {torch.cuda.get_device_name() if torch.cuda.is_available() else cpu}")
     return 0
 
 
-COMMANDS = {
-    "images": images,
-    "train": lab("train"),
-    "study": lab("study"),
-    "bench": lab("bench"),
-    "claims": claims,
-    "doctor": doctor,
+COMMANDS = {command.__name__: command for command in (images, train, study, bench, claims, doctor)}
+#: What is said of a command that Ctrl-C ended
+GO_ON = {
+    "study": "the same command goes on with the runs that are missing",
+    "bench": "what was measured so far is in partial-cost-….json",
 }
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m normviz",
-        description="See what normalization layers do.",
-        epilog="\n".join(f"{name:8} {run.__doc__}" for name, run in COMMANDS.items()),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def _positive(word: str) -> int:
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word!r} must be an integer >= 1")
+    return int(word)
+
+
+def _folder(word: str) -> Path:
+    if not word:
+        raise argparse.ArgumentTypeError("'' is no folder; '.' is the one that you are in")
+    return Path(word)
+
+
+def parser() -> argparse.ArgumentParser:
+    main = argparse.ArgumentParser(prog="python -m normviz", description="See what normalization layers do.")
+    main.add_argument("--version", action="version", version=f"normviz {__version__}")
+    commands = main.add_subparsers(dest="command", required=True)
+    add = {
+        name: commands.add_parser(name, help=run.__doc__, description=run.__doc__).add_argument
+        for name, run in COMMANDS.items()
+    }
+
+    add["images"]("names", nargs="*", help="some of the pictures, such as ln.png; all without")
+    add["images"]("--out", type=_folder, default=Path("images"), metavar="FOLDER", help="default: images")
+
+    add["train"]("--preset", default="swiglu", metavar="NAME", help=f"one of {', '.join(PRESETS)} (default: swiglu)")
+    for name, field in FIELDS.items():
+        about, flag = field.metadata, f"--{name.replace('_', '-')}"
+        if about["kind"] == "flag":
+            add["train"](flag, dest=name, action=argparse.BooleanOptionalAction, help=about["help"])
+        else:
+            takes = f"; {about['takes']}" if about["kind"] != "text" else ""
+            add["train"](flag, metavar=about["kind"].upper(), help=f"{about['help']}{takes}".replace("%", "%%"))
+    add["train"]("--set", action="append", default=[], metavar="FIELD=VALUE", help="the same in another way")
+    add["train"]("--out", type=_folder, metavar="FOLDER", help="where checkpoints and history.json go")
+    add["train"]("--resume", action="store_true", help="go on from the newest sound checkpoint in --out")
+    add["train"]("--checkpoint-every", type=_positive, default=50, metavar="STEPS", help="default: 50")
+    add["train"]("--no-probes", action="store_true", help="record losses and evaluations only")
+    add["train"]("--quiet", action="store_true", help="no progress bar")
+
+    add["study"]("name", nargs="?", help="without it: the list of studies")
+    add["study"]("--list", action="store_true", help="what each asks, the rule that decides, how much is recorded")
+    add["study"]("--jobs", type=_positive, metavar="N", help="runs at a time (default: one per core, one on a GPU)")
+    for command in ("train", "study"):
+        add[command]("--data-folder", type=_folder, metavar="FOLDER", help="an unpacked cifar-10-batches-bin")
+
+    add["bench"](
+        "--threads", type=_positive, default=1, metavar="N", help="CPU threads (default: 1, as in the studies)"
     )
-    parser.add_argument("command", choices=COMMANDS)
-    first, rest = (sys.argv[1:] if arguments is None else arguments), []
-    first, rest = first[:1], first[1:]
-    return COMMANDS[parser.parse_args(first).command](rest)
+    add["bench"]("--no-compile", action="store_true", help="leave torch.compile out")
+    add["bench"](
+        "--quick", action="store_true", help="small sizes, few rounds, a record of its own: to see that it works"
+    )
+    for command in ("train", "study", "bench"):
+        add[command]("--device", help="cpu, cuda, … (default: the GPU if there is one)")
+
+    add["claims"]("--write", type=Path, metavar="FILE", help="bring the table in FILE up to date")
+    for command in ("study", "bench", "claims"):
+        add[command]("--results", type=_folder, default=Path("results"), metavar="FOLDER", help="default: results")
+    return main
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the words after `python -m normviz` and returns the exit code: 0, 1 (runs failed), 2 (a mistake), or 130."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a letter that the terminal does not have is no reason to stop
+            stream.reconfigure(errors="replace")
+    options = parser().parse_args(arguments)
+    try:
+        return COMMANDS[options.command](options)
+    except KeyboardInterrupt:
+        print(
+            f"normviz {options.command}: stopped; {GO_ON.get(options.command, 'nothing was written')}", file=sys.stderr
+        )
+        return STOPPED
+    except (ValueError, OSError, DataError, CheckpointError) as error:
+        print(f"normviz {options.command}: {error}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

@@ -17,15 +17,17 @@ from importlib import import_module
 def attach(package: str, names: Mapping[str, str | None]) -> tuple[Callable, Callable, list[str]]:
     """`__getattr__`, `__dir__` and `__all__` for a package's `__init__.py`.
 
-    names: name → the module that has it, relative to the package ("models.vit"); None: the name is a submodule itself.
+    names: name → the module that has it, relative to the package ("models.vit") or in full ("normviz.norms"); None: the
+    name is a submodule itself.
     """
+    root = f"{package.partition('.')[0]}."
 
     def __getattr__(name: str):
         if name not in names:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        module = names[name]
-        value = import_module(f"{package}.{module or name}")
-        if module is not None:
+        module = names[name] or name
+        value = import_module(module if module.startswith(root) else f"{package}.{module}")
+        if names[name] is not None:
             value = getattr(value, name)
         setattr(sys.modules[package], name, value)
         return value

@@ -1,64 +1,79 @@
-"""The lab: a small ViT whose norm slots can be swapped, and what each choice does to training.
+# ruff: noqa: F401
+"""The lab: small networks whose norm slots can be filled anew, and what each filling does to training.
 
     from normviz.lab import ViT, preset, train, verdict
     history = train(preset("swiglu", arm="bn", seed=0))
     print(verdict(history))
 
-Names load when first used; nothing here knows of pictures or widgets.
+Names load when they are first used; recipes and studies need no torch.  Nothing here knows of pictures or widgets.
 """
 
-from importlib import import_module
+from typing import TYPE_CHECKING
+
+from normviz.lazy import attach
+
+if TYPE_CHECKING:
+    from normviz.arms import ARMS, KINDS, PHOTOGRAPHS, REGIMES, arms_of
+    from normviz.costs import LAYERS
+    from normviz.lab.cifar10 import read_cifar10
+    from normviz.lab.claims import CLAIMS, ledger, markdown, studies_markdown
+    from normviz.lab.compare import accuracies, difference, fates, spread, trained, trained_of
+    from normviz.lab.conclusions import Runs, conclude, memory
+    from normviz.lab.data import Images, load_images
+    from normviz.lab.errors import CheckpointError, DataError
+    from normviz.lab.folding import fold, fold_into
+    from normviz.lab.history import History
+    from normviz.lab.looks import Looks
+    from normviz.lab.models import build
+    from normviz.lab.models.conv import ConvNet
+    from normviz.lab.models.gru import InkGRU
+    from normviz.lab.models.vit import FFN, Attention, PatchEmbedding, ViT
+    from normviz.lab.probe import Probe, token_norms
+    from normviz.lab.recipe import PRESETS, Recipe, preset
+    from normviz.lab.studies import STUDIES
+    from normviz.lab.study import load_inside, load_study, results_folder, run_study, study_recipes, summary
+    from normviz.lab.timing import (
+        calibrate,
+        compile_problem,
+        count,
+        load_costs,
+        measure_layers,
+        paired,
+        run_layer,
+        time_layers,
+    )
+    from normviz.lab.training import Training, evaluate, steps, train
+    from normviz.lab.verdicts import Verdict, verdict
+    from normviz.norms.dependence import computed_sets, moved_by_neighbours
+    from normviz.series import smooth
 
 # No module bears the name of a function: `normviz.lab.train` must mean the same, whatever was imported first
-_LAZY = {
-    "ARMS": "vit",
-    "CIFAR10_SOURCES": "data",
-    "CheckpointError": "checkpoint",
-    "DataError": "data",
-    "History": "history",
-    "PRESETS": "recipe",
-    "Probe": "probe",
-    "Recipe": "recipe",
-    "STUDIES": "studies",
-    "Verdict": "verdicts",
-    "ViT": "vit",
-    "computed_sets": "dependence",
-    "calibrate": "cost",
-    "compile_problem": "bench",
-    "count": "counter",
-    "evaluate": "training",
-    "fold": "folding",
-    "fold_into": "folding",
-    "Inside": "inside",
-    "load_costs": "cost",
-    "load_images": "data",
-    "load_inside": "study",
-    "load_study": "study",
-    "study_recipes": "study",
-    "moved_by_company": "dependence",
-    "measure_layers": "cost",
-    "paired": "bench",
-    "preset": "recipe",
-    "run_layer": "cost",
-    "time_layers": "cost",
-    "run_study": "study",
-    "steps": "training",
-    "train": "training",
-    "summary": "study",
-    "token_norms": "probe",
-    "verdict": "verdicts",
+_WHERE = {
+    "normviz.arms": "ARMS KINDS PHOTOGRAPHS REGIMES arms_of",
+    "normviz.costs": "LAYERS",
+    "cifar10": "read_cifar10",
+    "claims": "CLAIMS ledger markdown studies_markdown",
+    "compare": "accuracies difference fates spread trained trained_of",
+    "conclusions": "Runs conclude memory",
+    "data": "Images load_images",
+    "errors": "CheckpointError DataError",
+    "folding": "fold fold_into",
+    "history": "History",
+    "looks": "Looks",
+    "models": "build",
+    "models.conv": "ConvNet",
+    "models.gru": "InkGRU",
+    "models.vit": "FFN Attention PatchEmbedding ViT",
+    "probe": "Probe token_norms",
+    "recipe": "PRESETS Recipe preset",
+    "studies": "STUDIES",
+    "study": "load_inside load_study results_folder run_study study_recipes summary",
+    "timing": "calibrate compile_problem count load_costs measure_layers paired run_layer time_layers",
+    "training": "Training evaluate steps train",
+    "verdicts": "Verdict verdict",
+    "normviz.norms.dependence": "computed_sets moved_by_neighbours",
+    "normviz.series": "smooth",
 }
-
-__all__ = list(_LAZY)
-
-
-def __getattr__(name: str):
-    if name not in _LAZY:
-        raise AttributeError(f"module 'normviz.lab' has no attribute {name!r}")
-    value = getattr(import_module(f"normviz.lab.{_LAZY[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__():
-    return sorted(set(globals()) | set(_LAZY))
+__getattr__, __dir__, __all__ = attach(
+    __name__, {name: module for module, names in _WHERE.items() for name in names.split()}
+)

@@ -1,92 +1,148 @@
-"""Checkpoints that survive a kill at any moment: tensors as safetensors, the rest as JSON, no pickle.
+"""Checkpoints that survive a kill at any moment: one safetensors file each, no pickle.
 
-A checkpoint is two files, `step-000200.safetensors` and `step-000200.json`.  Each is written under another
-name and renamed; the JSON comes last and holds the checksum of the tensors and of itself, so it vouches for
-both.
+`step-000200.safetensors` holds the tensors, and in its header the history, the scaler and a checksum of the whole file.
+It is written under another name and renamed, so it is there whole or not at all.  A folder belongs to one recipe, and
+to one process at a time.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from normviz.lab.history import History, write_atomic
+from normviz.files import locked, make_writable, write_atomic
+from normviz.lab.errors import CheckpointError
+from normviz.lab.history import History
+
+
+class _Damaged(CheckpointError):
+    """The checkpoint before this one may do."""
+
 
 KEPT = 2  # should the newest be damaged, there is one before it
+_NAME = re.compile(r"step-(\d+)\.safetensors")
+_LEFT_OVER = re.compile(r"\.(step-\d+\.safetensors|history\.json)\.\w+\.tmp")
+_SEAL, _BLANK = re.compile(rb'"sha256":"([0-9a-f]{64})"'), b'"sha256":"' + b"0" * 64 + b'"'
 
 
-class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be trusted or belongs to another recipe; the message says which and why."""
+@contextmanager
+def run_folder(folder, run, resume: bool) -> Iterator[None]:
+    """The folder of a training run, for this process alone, cleared of what a kill left half written.
 
-
-def save_checkpoint(folder, model, optimizer, scaler, history: History) -> Path:
-    """Writes the state after `len(history.loss)` steps, keeps the newest two, returns the JSON's path."""
-    folder, step = Path(folder), len(history.loss)
-    state = {f"model.{name}": value for name, value in model.state_dict().items()}
-    for index, moments in optimizer.state_dict()["state"].items():
-        state |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
-    tensors = save_tensors({name: value.detach().cpu().contiguous() for name, value in state.items()})
-    body = {
-        "step": step,
-        "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
-        "scaler": scaler.state_dict(),
-        "history": history.to_dict(),
-    }
-    path = folder / f"step-{step:06}.json"
-    write_atomic(path.with_suffix(".safetensors"), tensors)
-    write_atomic(path, json.dumps(body | {"sha256": _seal(body)}, allow_nan=False).encode())
-    for old in checkpoints(folder)[KEPT:]:
-        old.unlink(missing_ok=True)
-        old.with_suffix(".safetensors").unlink(missing_ok=True)
-    return path
+    resume: puts the newest sound checkpoint into the run; a damaged one is named in a warning and the one before it is
+    taken.  Raises CheckpointError where another process has the folder, where the checkpoints in it are of another
+    recipe or other images or all damaged, or where there are some and `resume` is not asked for; OSError where nothing
+    can be written.
+    """
+    folder = make_writable(folder)
+    try:
+        with locked(folder, wait=False):
+            for file in folder.iterdir():
+                if _LEFT_OVER.fullmatch(file.name):
+                    file.unlink()
+            kept = checkpoints(folder)
+            _resume(kept, run)
+            if kept and not resume:
+                raise CheckpointError(
+                    f"{folder} holds this run up to step {run.step}: resume=True goes on from there, another folder "
+                    "starts anew"
+                )
+            yield
+    except BlockingIOError:
+        raise CheckpointError(f"{folder} is in use: another process trains in it; name another folder") from None
 
 
 def checkpoints(folder) -> list[Path]:
-    """The JSON files of a folder's checkpoints, newest first."""
-    return sorted(Path(folder).glob("step-*.json"), reverse=True)
+    """The checkpoints of a folder, newest first."""
+    numbered = ((match, path) for path in Path(folder).glob("step-*") if (match := _NAME.fullmatch(path.name)))
+    return [path for _, path in sorted(((int(match[1]), path) for match, path in numbered), reverse=True)]
 
 
-def load_checkpoint(path, model, optimizer, scaler, recipe) -> History:
-    """Puts a checkpoint's state into model, optimizer and scaler and returns its history.
+def save_checkpoint(folder, run) -> Path:
+    """Writes the state of a `Training` after the steps in its history, keeps the newest two, and returns the path."""
+    tensors = {f"model.{name}": value for name, value in run.model.state_dict().items()}
+    for index, moments in run.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
+    state = {"history": run.history.to_dict(), "scaler": run.scaler.state_dict()}
+    content = save_tensors(
+        {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
+        {"state": json.dumps(state, allow_nan=False), "sha256": "0" * 64},
+    )
+    # Within the JSON of `state` every quotation mark is escaped: the blank is there once
+    seal = _BLANK.replace(b"0" * 64, hashlib.sha256(content).hexdigest().encode())
+    path = Path(folder) / f"step-{len(run.history.loss):06}.safetensors"
+    write_atomic(path, content.replace(_BLANK, seal, 1))
+    for old in checkpoints(folder)[KEPT:]:
+        with suppress(OSError):
+            old.unlink()
+    return path
 
-    Raises CheckpointError, before anything is changed, for damaged or missing files and for another recipe's
-    checkpoint.
+
+def load_checkpoint(path, run) -> None:
+    """Puts a checkpoint into a `Training`: model, optimizer, scaler and history.
+
+    Raises CheckpointError for a file that is damaged or missing, and for another recipe's or other images'.
     """
-    path = Path(path)
+    if not Path(path).is_file():
+        raise _Damaged(f"checkpoint {path} is missing: there is no such file")
     try:
-        body = json.loads(path.read_bytes())
-        seal = body.pop("sha256")
-        content = path.with_suffix(".safetensors").read_bytes()
-    except FileNotFoundError as error:
-        raise CheckpointError(f"checkpoint {path} is incomplete: {error.filename} is missing") from None
-    except (ValueError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"checkpoint {path} is damaged: it is not the JSON that was written ({error})") from None
-    if seal != _seal(body):
-        raise CheckpointError(f"checkpoint {path} is damaged: its checksum does not fit its content")
-    if hashlib.sha256(content).hexdigest() != body["tensors_sha256"]:
-        raise CheckpointError(f"checkpoint {path.with_suffix('.safetensors')} is damaged: its checksum does not fit")
-    history = History.from_dict(body["history"])
-    if history.recipe != recipe:
-        ours, theirs = recipe.to_dict(), history.recipe.to_dict()
-        differ = ", ".join(f"{k}={theirs[k]!r} not {ours[k]!r}" for k in ours if ours[k] != theirs[k])
-        raise CheckpointError(f"checkpoint {path} is of another recipe: {differ}; name another folder")
-
-    tensors = load_tensors(content)
-    moments: dict[int, dict[str, torch.Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".", 2)
-            moments.setdefault(int(index), {})[key] = value
-    model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
-    optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
-    scaler.load_state_dict(body["scaler"])
-    return history
+        content = Path(path).read_bytes()
+        header = content[8 : 8 + int.from_bytes(content[:8], "little")]
+        seal = _SEAL.search(header)
+        if not seal or hashlib.sha256(content.replace(seal[0], _BLANK, 1)).hexdigest().encode() != seal[1]:
+            raise ValueError("its checksum does not fit its content")
+        state = json.loads(json.loads(header)["__metadata__"]["state"])
+        history = History.from_dict(state["history"])
+        _compare(path, history, run.history)
+        model, moments = {}, {}
+        for name, value in load_tensors(content).items():
+            part, name = name.split(".", 1)
+            if part == "model":
+                model[name] = value
+            else:
+                index, name = name.split(".", 1)
+                moments.setdefault(int(index), {})[name] = value
+        run.model.load_state_dict(model)
+        run.optimizer.load_state_dict(run.optimizer.state_dict() | {"state": moments})
+        run.scaler.load_state_dict(state["scaler"])
+    except CheckpointError:
+        raise
+    except Exception as error:  # json, safetensors and torch have each their own
+        raise _Damaged(f"checkpoint {path} is damaged, or of another version of normviz: {error}") from None
+    run.history = history
+    run.started()
 
 
-def _seal(body: dict) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True, allow_nan=False).encode()).hexdigest()
+def _compare(path, theirs: History, ours: History) -> None:
+    for what, a, b in (
+        ("recipe", theirs.recipe.to_dict(), ours.recipe.to_dict()),
+        ("data", *({name: h.meta.get(name) for name in ("images", "train_images", "classes")} for h in (theirs, ours))),
+    ):
+        if a != b:
+            differ = ", ".join(f"{name}={a[name]!r} not {b[name]!r}" for name in b if a[name] != b[name])
+            raise CheckpointError(f"checkpoint {path} is of another {what}: {differ}; name another folder")
+
+
+def _resume(paths: list[Path], run) -> None:
+    damaged: list[tuple[Path, str]] = []
+    for path in paths:
+        try:
+            load_checkpoint(path, run)
+        except _Damaged as error:
+            damaged.append((path, str(error)))
+            continue
+        for other, message in damaged:
+            warnings.warn(f"{message}; going on from {path.name}, the one before", stacklevel=5)
+            with suppress(OSError):  # out of the way of the next one with this name
+                other.rename(f"{other}.damaged")
+        return
+    if damaged:
+        raise CheckpointError(f"no checkpoint can be used: {'; '.join(message for _, message in damaged)}")

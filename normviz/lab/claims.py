@@ -13,16 +13,17 @@ from typing import NamedTuple
 
 import torch
 
+from normviz import count_statistics, torch_layer
+from normviz.arms import PHOTOGRAPHS, REGIMES
 from normviz.costs import device_words
-from normviz.functional import torch_layer
-from normviz.lab.compare import accuracies, difference, fates, lost_in_evaluation, share, spread, trained
+from normviz.files import insert_between
+from normviz.lab.compare import accuracies, difference, fates, lost_in_evaluation, spread, trained, trained_of
 from normviz.lab.conclusions import CONCLUSIONS, Runs, conclude, crashes_when_tuned, fair, of_setting, paired, slot
-from normviz.lab.cost import NETWORK_NAMES, load_costs
-from normviz.lab.dependence import computed_sets, moved_by_company
 from normviz.lab.history import History
-from normviz.lab.studies import PHOTOGRAPHS, REGIMES, SLOTS
+from normviz.lab.studies import SLOTS
+from normviz.lab.timing import NETWORK_NAMES, load_costs
 from normviz.lab.verdicts import verdict
-from normviz.methods import count_statistics
+from normviz.norms.dependence import computed_sets, moved_by_neighbours
 from normviz.samples import digit_features
 
 HOLDS, PARTLY, NOT = "holds", "holds in part", "not reproduced"
@@ -78,7 +79,7 @@ def _at_inference(runs: Runs) -> Finding:
         for training in (True, False):
             layer.train(training)
             sets[name, training] = computed_sets(layer, shape)
-            moved[name, training] = moved_by_company(layer, x[: shape[0]], x[shape[0] :])
+            moved[name, training] = moved_by_neighbours(layer, x[: shape[0]], x[shape[0] :])
         told.append(
             f"{name} computes the statistics of {sets[name, True]} sets in training and {sets[name, False]} in "
             f"evaluation; with other images beside it an image's output changes by {moved[name, True]:.2g} and "
@@ -199,7 +200,7 @@ def _blame(runs: Runs) -> Finding:
     for name, found in slots.items():
         blamed[REGIMES[name]] = found.ffn_to_blame
         told = "; ".join(
-            f"{SLOTS[arm]} {share(these)}, {spread(accuracies(these))}" for arm, these in found.runs.items()
+            f"{SLOTS[arm]} {trained_of(these)}, {spread(accuracies(these))}" for arm, these in found.runs.items()
         )
         parts.append(f"{REGIMES[name]}: {told}")
     # An arm that leaves the FFN as it is and trains as often as the cured one acquits it
@@ -363,11 +364,5 @@ BEGIN, END = "<!-- claims: written by `python -m normviz claims --write` -->", "
 
 
 def insert(text: str, folder=None) -> str:
-    """`text` with the table between its two markers brought up to date.
-
-    Raises ValueError where the markers are missing.
-    """
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise ValueError(f"it needs the line {BEGIN!r} once, and {END!r} once after it")
-    head, rest = text.split(BEGIN)
-    return f"{head}{BEGIN}\n{markdown(folder)}\n{END}{rest.split(END)[1]}"
+    """`text` with the table between its two markers brought up to date.  Raises ValueError where they are missing."""
+    return insert_between(text, BEGIN, END, markdown(folder))

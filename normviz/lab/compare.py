@@ -9,13 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from normviz.arms import KINDS
 from normviz.lab.history import History
 from normviz.lab.verdicts import verdict
-
-#: The verdicts in the words of the ledger, in the order in which they are told.
-WORDS = {
-    "trained": "trained", "delayed": "slow", "stalled": "stalled", "crashed": "crashed", "diverged": "diverged",
-}  # fmt: skip
 
 MARGIN = 0.02  # of accuracy: two arms are level if their difference surely lies within it
 
@@ -25,7 +21,8 @@ def trained(runs: Iterable[History]) -> int:
     return sum(verdict(run).kind == "trained" for run in runs)
 
 
-def share(runs: Sequence[History]) -> str:
+def trained_of(runs: Sequence[History]) -> str:
+    """How many runs trained, of how many: "3/5"."""
     return f"{trained(runs)}/{len(runs)}"
 
 
@@ -48,9 +45,9 @@ def lost_in_evaluation(run: History) -> bool:
 def fates(runs: Sequence[History]) -> str:
     """What became of runs, each kind counted apart: "3 trained, 2 stalled; 1 not finite in evaluation"."""
     kinds = [verdict(run).kind for run in runs]
-    told = ", ".join(f"{kinds.count(kind)} {word}" for kind, word in WORDS.items() if kind in kinds)
+    text = ", ".join(f"{kinds.count(kind)} {row.word}" for kind, row in KINDS.items() if kind in kinds)
     lost = sum(map(lost_in_evaluation, runs))
-    return told + (f"; {lost} not finite in evaluation" if lost else "")
+    return text + (f"; {lost} not finite in evaluation" if lost else "")
 
 
 class Interval(NamedTuple):

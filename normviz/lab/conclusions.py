@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from normviz.arms import REGIMES
 from normviz.lab.compare import (
     accuracies,
     difference,
@@ -21,13 +22,13 @@ from normviz.lab.compare import (
     lost_in_evaluation,
     mean_interval,
     rank_correlation,
-    share,
     spread,
     trained,
+    trained_of,
 )
 from normviz.lab.history import History
 from normviz.lab.recipe import PRESETS
-from normviz.lab.studies import JUDGED, LENGTHS, POISONS, REGIMES, REMEDIES, SGD_RATES, SLOTS, tuned
+from normviz.lab.studies import JUDGED, LENGTHS, POISONS, REMEDIES, SGD_RATES, SLOTS, tuned
 from normviz.lab.study import load_study, progress, results_folder
 from normviz.lab.verdicts import verdict
 
@@ -149,7 +150,9 @@ def memory(runs: Runs, regime: str) -> Memory:
 
 
 def _told(run_sets: dict[str, list[History]]) -> str:
-    return "; ".join(f"{words} {share(runs)}, {spread(accuracies(runs))}" for words, runs in run_sets.items() if runs)
+    return "; ".join(
+        f"{words} {trained_of(runs)}, {spread(accuracies(runs))}" for words, runs in run_sets.items() if runs
+    )
 
 
 def _memory(*names: str) -> Callable[[Runs], Conclusion]:
@@ -297,7 +300,7 @@ def _longer(runs: Runs) -> Conclusion:
                 end = "fails" if last == LENGTHS[-1] else "is not decided"
                 state = f"is slow, and trains in {last:,} steps" if all_train else f"{end} after {last:,} steps"
                 said.append(f"{words} in {REGIMES[name]} {state}")
-            told = ", ".join(f"{steps:,} steps {share(each)}" for steps, each in found.items())
+            told = ", ".join(f"{steps:,} steps {trained_of(each)}" for steps, each in found.items())
             numbers.append(f"{REGIMES[name]}, {words}: {told}; last: {fates(these)}, {spread(accuracies(these))}")
     return Conclusion(_sentence("; ".join(said) or "every run trains in 400 steps"), ". ".join(numbers))
 

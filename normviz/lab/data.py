@@ -1,45 +1,36 @@
-"""Images to train on: scikit-learn's digits, always there, and CIFAR-10, fetched once and verified.
+"""Images to train on: scikit-learn's digits, always there, CIFAR-10, fetched once, and a reader's own.
 
-The whole set lies on the device as uint8; a batch is gathered, augmented and standardised there.
+The whole set lies on the device as it came; a batch is gathered, augmented and standardised there.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-import tarfile
-import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-#: Channels, pixels a side and classes of each data set.
-SHAPES = {"digits": (1, 8, 10), "cifar10": (3, 32, 10), "digits-longer": (1, 8, 10)}
-
-CIFAR10_SOURCES = (
-    "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
-    "https://cave.cs.toronto.edu/kriz/cifar-10-binary.tar.gz",
-)
-CIFAR10_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
-CIFAR10_BYTES = 170_052_171
-CIFAR10_FOLDER = "cifar-10-batches-bin"
-CIFAR10_VARIABLE = "NORMVIZ_CIFAR10"
-_CIFAR10_FILES = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
-_RECORD = 1 + 3 * 32 * 32  # a label, then the red, green and blue planes
+from normviz.fields import unknown
+from normviz.lab.cifar10 import read_cifar10
 
 
-class DataError(RuntimeError):
-    """The data cannot be had, or is not what it should be; the message says what to do."""
+class Shape(NamedTuple):
+    """What a model has to know of a data set: its images are (channels, size, size)."""
+
+    channels: int
+    size: int
+    classes: int
 
 
 @dataclass(frozen=True)
 class Images:
-    """A data set on one device.
+    """A data set on one device; `Images.of` makes one of a reader's own.
 
-    Images: uint8 (N, C, H, W); labels: int64 (N,); mean and std of the training images: float32 (C, 1, 1).
+    Images: uint8 or float32 (N, C, H, W); labels: int64 (N,); mean and std of the training images: float32 (C, 1, 1).
     """
 
     name: str
@@ -49,46 +40,102 @@ class Images:
     test_y: Tensor
     mean: Tensor
     std: Tensor
+    classes: int = 10
+
+    @classmethod
+    def of(cls, x, y, test_x=None, test_y=None, *, name: str = "mine", classes: int | None = None) -> Images:
+        """Images and labels of the reader's own, as arrays or tensors.
+
+        x: (N, H, W) or (N, C, H, W) with H = W; uint8 is kept, other numbers become float32.  y: (N,), whole numbers
+            from 0 on.
+        test_x, test_y: the same to test on; without them a sixth of the images is kept apart for it, drawn by numpy's
+            RandomState(0).
+        classes: by default as many as the labels of y need.
+
+        Raises ValueError, naming the argument, for shapes that do not go together, labels that are not whole numbers
+        from 0 to classes - 1, values that are not finite, and where no image would be left on one side.
+        """
+        x, y = _pictures("x", x), _labels("y", y)
+        if (test_x is None) != (test_y is None):
+            raise ValueError("test_x and test_y go together; one of them is missing")
+        if len(x) != len(y):
+            raise ValueError(f"x has {len(x):,} images and y {len(y):,} labels: they must be as many")
+        if test_x is None:
+            order = torch.from_numpy(np.random.RandomState(0).permutation(len(x)))
+            apart = len(x) - len(x) // 6
+            (x, test_x), (y, test_y) = ((part[order[:apart]], part[order[apart:]]) for part in (x, y))
+        else:
+            test_x, test_y = _pictures("test_x", test_x), _labels("test_y", test_y)
+        if not len(x) or not len(test_x) or len(test_x) != len(test_y):
+            raise ValueError(
+                f"{len(x)} images to train on, {len(test_x)} to test on with {len(test_y)} labels: each needs one, and "
+                "a label for every image"
+            )
+        if x.shape[1:] != test_x.shape[1:] or x.dtype != test_x.dtype:
+            raise ValueError(f"test_x is {_words(test_x)} and x {_words(x)}: only the number of images may differ")
+        classes = int(max(y.max(), test_y.max())) + 1 if classes is None else classes
+        if min(y.min(), test_y.min()) < 0 or max(y.max(), test_y.max()) >= classes or classes < 2:
+            low, high = (int(each(s)) for each, s in ((min, (y.min(), test_y.min())), (max, (y.max(), test_y.max()))))
+            raise ValueError(
+                f"y has labels from {low} to {high}; it takes whole numbers from 0 to classes - 1 = {classes - 1}"
+            )
+        return cls(name, x, y, test_x, test_y, *_moments(x), classes)
 
     @property
-    def classes(self) -> int:
-        return SHAPES[self.name][2]
+    def shape(self) -> Shape:
+        return Shape(self.train_x.shape[1], self.train_x.shape[2], self.classes)
 
     def to(self, device) -> Images:
         names = ("train_x", "train_y", "test_x", "test_y", "mean", "std")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     def standardise(self, x: Tensor) -> Tensor:
-        """uint8 (B, C, H, W) to float32 with the training set's mean 0 and variance 1 in each channel."""
+        """Images (B, C, H, W) to float32 with the training set's mean 0 and variance 1 in each channel."""
         return x.to(torch.float32, copy=True).sub_(self.mean).div_(self.std)
 
 
-def _make(name: str, train_x, train_y, test_x, test_y) -> Images:
-    train_x, test_x = torch.from_numpy(train_x), torch.from_numpy(test_x)
-    # In integers and float64: a float32 sum over 150 million pixels would lose its last digits
-    sums = train_x.sum((0, 2, 3), dtype=torch.int64).double()
-    count = train_x.numel() // train_x.shape[1]
-    values = torch.arange(256, dtype=torch.float64)
-    counts = [torch.bincount(train_x[:, c].flatten(), minlength=256) for c in range(train_x.shape[1])]
-    mean = sums / count
-    var = torch.stack([(n * (values - m).square()).sum() / count for n, m in zip(counts, mean, strict=True)])
-    mean, std = (s.float().view(-1, 1, 1) for s in (mean, var.sqrt()))
-    return Images(name, train_x, torch.from_numpy(train_y), test_x, torch.from_numpy(test_y), mean, std)
+def _tensor(name: str, values) -> Tensor:
+    try:
+        return values.detach().cpu() if isinstance(values, Tensor) else torch.from_numpy(np.ascontiguousarray(values))
+    except TypeError as error:
+        raise ValueError(f"{name} must be an array or a tensor of numbers: {error}") from None
 
 
-def load_images(name: str = "digits", *, folder=None, cache=None, device="cpu") -> Images:
-    """A data set by name, a key of SHAPES, on `device`.
+def _words(x: Tensor) -> str:
+    return f"{tuple(x.shape)} of {str(x.dtype).removeprefix('torch.')}"
 
-    folder, cache: see `load_cifar10`.  Raises ValueError for an unknown name, DataError where the data
-    cannot be had.
-    """
-    if name not in SHAPES:
-        raise ValueError(f"data={name!r} is unknown; it takes one of {', '.join(SHAPES)}")
-    if name == "digits-longer":
-        images = digits_by_ink()
+
+def _pictures(name: str, values) -> Tensor:
+    x = _tensor(name, values)
+    x = x[:, None] if x.ndim == 3 else x
+    if x.ndim != 4 or x.shape[2] != x.shape[3] or not x.shape[1] or not x.shape[2] or x.is_complex():
+        raise ValueError(f"{name} is {_words(x)}; it takes numbers (N, H, W) or (N, C, H, W), H equal to W")
+    if x.dtype != torch.uint8:
+        x = x.float()
+        if not x.isfinite().all():
+            raise ValueError(f"{name} has values that are not finite")
+    return x
+
+
+def _labels(name: str, values) -> Tensor:
+    y = _tensor(name, values)
+    if y.ndim != 1 or y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+        raise ValueError(f"{name} is {_words(y)}; it takes whole numbers (N,)")
+    return y.long()
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel, float32 (C, 1, 1); 1 for a channel that never changes."""
+    if x.dtype == torch.uint8:
+        # In integers and float64: a float32 sum over 150 million pixels would lose its last digits
+        count, values = x.numel() // x.shape[1], torch.arange(256, dtype=torch.float64)
+        mean = x.sum((0, 2, 3), dtype=torch.int64).double() / count
+        counts = [torch.bincount(x[:, c].flatten(), minlength=256) for c in range(x.shape[1])]
+        var = torch.stack([(n * (values - m).square()).sum() / count for n, m in zip(counts, mean, strict=True)])
     else:
-        images = load_digits() if name == "digits" else load_cifar10(folder, cache=cache)
-    return images.to(device)
+        var, mean = torch.var_mean(x.double(), (0, 2, 3), correction=0)
+    mean, std = (s.float().view(-1, 1, 1) for s in (mean, var.sqrt()))
+    return mean, std + (std == 0)
 
 
 def load_digits() -> Images:
@@ -100,9 +147,8 @@ def load_digits() -> Images:
 
     digits = load()
     order = np.random.RandomState(0).permutation(len(digits.target))
-    x = digits.images[order].astype(np.uint8)[:, None]  # (N, 1, 8, 8)
-    y = digits.target[order].astype(np.int64)
-    return _make("digits", x[:1500], y[:1500], x[1500:], y[1500:])
+    x, y = digits.images[order].astype(np.uint8), digits.target[order].astype(np.int64)
+    return Images.of(x[:1500], y[:1500], x[1500:], y[1500:], name="digits")
 
 
 def digits_by_ink(most: int = 34) -> Images:
@@ -111,126 +157,41 @@ def digits_by_ink(most: int = 34) -> Images:
     Raises ValueError where one of the two would be empty.
     """
     digits = load_digits()
-    x, y = (torch.cat(parts).numpy() for parts in zip(*_splits(digits), strict=True))
+    x, y = torch.cat((digits.train_x, digits.test_x)), torch.cat((digits.train_y, digits.test_y))
     short = (x > 0).sum((1, 2, 3)) <= most
     if short.all() or not short.any():
         raise ValueError(f"most={most!r} leaves nothing on one side; digits have 16 to 42 ink pixels")
-    return _make("digits-longer", x[short], y[short], x[~short], y[~short])
-
-
-def _splits(images: Images):
-    return (images.train_x, images.train_y), (images.test_x, images.test_y)
+    return Images.of(x[short], y[short], x[~short], y[~short], name="digits-longer")
 
 
 def load_cifar10(folder=None, *, cache=None) -> Images:
-    """CIFAR-10 (Krizhevsky 2009) in its binary layout, 3×32×32.
+    """CIFAR-10, 3×32×32.  folder, cache, errors: see `read_cifar10`."""
+    return Images.of(*read_cifar10(folder, cache=cache), name="cifar10", classes=10)
 
-    folder: an unpacked `cifar-10-batches-bin`; the environment variable NORMVIZ_CIFAR10 names one too.  It
-        needs test_batch.bin and at least one data_batch_*.bin, each any whole number of records.
-    cache: where to keep the download otherwise; by default the user's cache folder.
 
-    Raises DataError for a folder without these files, a truncated or damaged file, and where neither source
-    can be reached.
+class Source(NamedTuple):
+    shape: Shape
+    load: Callable[..., Images]  # takes folder and cache
+
+
+#: The data sets that have a name.
+DATA = MappingProxyType(
+    {
+        "digits": Source(Shape(1, 8, 10), lambda **places: load_digits()),
+        "cifar10": Source(Shape(3, 32, 10), load_cifar10),
+        "digits-longer": Source(Shape(1, 8, 10), lambda **places: digits_by_ink()),
+    }
+)
+
+
+def load_images(name: str = "digits", *, folder=None, cache=None, device="cpu") -> Images:
+    """A data set by name, a key of DATA, on `device`.
+
+    folder, cache: see `read_cifar10`.  Raises ValueError for an unknown name, DataError where the data cannot be had.
     """
-    folder = folder or os.environ.get(CIFAR10_VARIABLE)
-    folder = Path(folder).expanduser() if folder else fetch_cifar10(cache)
-    train = [folder / name for name in _CIFAR10_FILES[:-1] if (folder / name).is_file()]
-    test = folder / _CIFAR10_FILES[-1]
-    if not train or not test.is_file():
-        raise DataError(
-            f"no CIFAR-10 in {folder}: it needs test_batch.bin and at least one of data_batch_1.bin … "
-            f"data_batch_5.bin, the files of the binary archive {CIFAR10_SOURCES[0]}"
-        )
-    parts = [_read_records(path) for path in train]
-    x, y = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return _make("cifar10", x, y, *_read_records(test))
-
-
-def _read_records(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    size = path.stat().st_size
-    if size == 0 or size % _RECORD:
-        raise DataError(
-            f"{path} is truncated: {size:,} bytes are {size // _RECORD:,} whole records of {_RECORD:,} bytes "
-            f"and {size % _RECORD:,} bytes more; fetch it again"
-        )
-    records = np.fromfile(path, dtype=np.uint8).reshape(-1, _RECORD)
-    labels = records[:, 0].astype(np.int64)
-    if labels.max() > 9:
-        at = int(np.argmax(labels > 9))
-        raise DataError(f"{path} is damaged: record {at} has label {labels[at]}; CIFAR-10 has labels 0 to 9")
-    return records[:, 1:].reshape(-1, 3, 32, 32).copy(), labels
-
-
-def fetch_cifar10(cache=None) -> Path:
-    """The unpacked archive's folder in `cache`, downloaded and verified (sha256) when it is not there yet.
-
-    Nothing half-written is ever left under its final name.  Raises DataError, naming both sources and the way
-    around, where the archive cannot be had or the cache cannot be written.
-    """
-    import pooch
-
-    cache = Path(cache or pooch.os_cache("normviz"))
-    folder = cache / CIFAR10_FOLDER
-    try:
-        if all((folder / name).is_file() for name in _CIFAR10_FILES):
-            return folder
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as place:
-            archive = _download(cache)
-            _extract(archive, Path(place) / CIFAR10_FOLDER)
-            shutil.rmtree(folder, ignore_errors=True)  # an incomplete one, of another program
-            os.replace(Path(place) / CIFAR10_FOLDER, folder)
-        archive.unlink()  # 170 MB that nobody reads again
-    except OSError as error:
-        raise DataError(f"CIFAR-10 cannot be kept in {cache}: {error}. {_way_around()}") from error
-    return folder
-
-
-def _way_around() -> str:
-    return (
-        f"Unpack {' or '.join(CIFAR10_SOURCES)} yourself and name its folder {CIFAR10_FOLDER} by folder=… "
-        f"(--data-folder) or in the environment variable {CIFAR10_VARIABLE}; data='digits' needs no download."
-    )
-
-
-def _download(cache: Path) -> Path:
-    import pooch
-
-    said = []
-    for url in CIFAR10_SOURCES:
-        try:
-            path = pooch.retrieve(
-                url,
-                known_hash=f"sha256:{CIFAR10_SHA256}",
-                fname="cifar-10-binary.tar.gz",
-                path=cache,
-                downloader=pooch.HTTPDownloader(progressbar=True, timeout=30),
-            )
-            return Path(path)
-        except PermissionError:
-            raise
-        except Exception as error:  # requests' errors share no base with pooch's ValueError for a wrong hash
-            said.append(f"{url}: {_short(error)}")
-    raise DataError(f"CIFAR-10 could not be fetched ({'; '.join(said)}). {_way_around()}")
-
-
-def _short(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:200]}{'…' if len(text) > 200 else ''}"
-
-
-def _extract(archive: Path, folder: Path) -> None:
-    """The six files of records, nothing else: no name in the archive can lead out of the folder."""
-    folder.mkdir()
-    wanted = {f"{CIFAR10_FOLDER}/{name}": name for name in _CIFAR10_FILES}
-    with tarfile.open(archive, "r:gz") as tar:
-        for member in tar:
-            name = wanted.pop(member.name, None) if member.isfile() else None
-            if name:
-                with tar.extractfile(member) as source, open(folder / name, "wb") as target:
-                    shutil.copyfileobj(source, target)
-    if wanted:
-        raise DataError(f"{archive} lacks {', '.join(sorted(wanted))}; remove it and try again")
+    if name not in DATA:
+        raise ValueError(unknown("data", name, DATA))
+    return DATA[name].load(folder=folder, cache=cache).to(device)
 
 
 def augment(x: Tensor, *, sigma: float = 0.0, flip: bool = False, crop: int = 0, generator=None) -> Tensor:
@@ -273,10 +234,12 @@ class Batches:
         self.generator = torch.Generator(images.train_x.device)
         self._epochs: dict[int, Tensor] = {}
 
+    def _seed(self, purpose: int, number: int) -> int:
+        return int(np.random.SeedSequence((self.recipe.seed, purpose, number)).generate_state(1, np.uint64)[0]) >> 1
+
     def _shuffled(self, epoch: int) -> Tensor:
         if epoch not in self._epochs:
-            seed = np.random.SeedSequence((self.recipe.seed, 1, epoch)).generate_state(1, np.uint64)[0]
-            generator = torch.Generator().manual_seed(int(seed) >> 1)
+            generator = torch.Generator().manual_seed(self._seed(1, epoch))
             order = torch.randperm(len(self.images.train_x), generator=generator)
             self._epochs = {k: v for k, v in self._epochs.items() if k == epoch - 1}
             self._epochs[epoch] = order.to(self.images.train_x.device)
@@ -294,10 +257,7 @@ class Batches:
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         """Augmented float32 images (B, C, H, W) and labels (B,) of a step."""
         index = self.indices(step)
-        seed = np.random.SeedSequence((self.recipe.seed, 2, step)).generate_state(1, np.uint64)[0]
-        self.generator.manual_seed(int(seed) >> 1)
-        x = self.images.standardise(self.images.train_x[index])
-        recipe = self.recipe
-        sigma = recipe.sigma_at(step)
-        x = augment(x, sigma=sigma, flip=recipe.flip, crop=recipe.crop, generator=self.generator)
+        self.generator.manual_seed(self._seed(2, step))
+        x, recipe = self.images.standardise(self.images.train_x[index]), self.recipe
+        x = augment(x, sigma=recipe.sigma_at(step), flip=recipe.flip, crop=recipe.crop, generator=self.generator)
         return x, self.images.train_y[index]

@@ -1,4 +1,4 @@
-"""BatchNorm in evaluation folded into the Linear behind it: the network that is left normalizes nothing.
+"""BatchNorm in evaluation folded into the Linear after it: the network that is left normalizes nothing.
 
 In evaluation BatchNorm's mean μ and variance σ² are stored numbers, so it maps each feature by a fixed straight line,
 
@@ -18,9 +18,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from normviz.functional import Turned
-from normviz.lab.layers import Cap, Gain, PRepBN
-from normviz.lab.vit import ViT
+from normviz.lab.models.layers import Cap, Gain, PRepBN
+from normviz.lab.models.vit import ViT
 
 _PER_TOKEN = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
 _BATCH = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -34,7 +33,7 @@ def fold(model: ViT) -> ViT:
     patch embedding back into that.  `model` itself stays as it is, its mode too.
 
     Raises TypeError for anything but a `normviz.lab.ViT`; ValueError, naming the slot, where one does not hold a
-    BatchNorm with running statistics (LayerNorm, RMSNorm, a Cap behind the BatchNorm).
+    BatchNorm with running statistics (LayerNorm, RMSNorm, a Cap after the BatchNorm).
     """
     if not isinstance(model, ViT):
         raise TypeError(f"model={type(model).__name__} cannot be folded as a whole; it takes a normviz.lab.ViT")
@@ -58,7 +57,9 @@ def fold_into(linear: nn.Linear, norm: nn.Module) -> nn.Linear:
     linear: takes D features; norm: a BatchNorm over D features with running statistics.
     Raises ValueError for any other normalization or number of features.
     """
-    scale, shift = (part.expand(linear.in_features) if part.ndim == 0 else part for part in _line(norm, "norm"))
+    scale, shift = _scale_and_shift(norm, "norm")
+    if scale.ndim == 0:
+        scale, shift = scale.expand(linear.in_features), shift.expand(linear.in_features)
     if len(scale) != linear.in_features:
         raise ValueError(f"norm has {len(scale)} features, linear takes {linear.in_features}: they must agree")
     weight = linear.weight.double()  # (out, D); rounded once, at the end
@@ -72,9 +73,9 @@ def fold_into(linear: nn.Linear, norm: nn.Module) -> nn.Linear:
 def _absorb(norm: nn.Module, linear: nn.Linear, name: str) -> nn.Module:
     """Folds into `linear` itself; returns what stays in the slot, which does nothing."""
     if not isinstance(norm, nn.Identity):
-        _line(norm, name)  # an error names the slot
-        found = fold_into(linear, norm)
-        linear.weight, linear.bias = found.weight, found.bias
+        _scale_and_shift(norm, name)  # an error names the slot
+        merged = fold_into(linear, norm)
+        linear.weight, linear.bias = merged.weight, merged.bias
     return nn.Identity()
 
 
@@ -82,7 +83,7 @@ def _absorb(norm: nn.Module, linear: nn.Linear, name: str) -> nn.Module:
 def _absorb_back(norm: nn.Module, linear: nn.Linear, name: str, added: nn.Parameter | None = None) -> nn.Module:
     """Folds into the `linear` before it, y = s ⊙ (W x + b) + t; `added`, to its outputs, is scaled too."""
     if not isinstance(norm, nn.Identity):
-        scale, shift = _line(norm, name)
+        scale, shift = _scale_and_shift(norm, name)
         kind = linear.weight.dtype
         weight, bias = linear.weight.double() * scale[:, None], linear.bias.double() * scale + shift
         linear.weight, linear.bias = nn.Parameter(weight.to(kind)), nn.Parameter(bias.to(kind))
@@ -92,13 +93,13 @@ def _absorb_back(norm: nn.Module, linear: nn.Linear, name: str, added: nn.Parame
 
 
 @torch.no_grad()
-def _line(norm: nn.Module, name: str) -> tuple[Tensor, Tensor]:
+def _scale_and_shift(norm: nn.Module, name: str) -> tuple[Tensor, Tensor]:
     """s and t of a BatchNorm in evaluation, float64 (D,) each; of a Gain, which has no features of its own, scalars."""
-    layer = norm.layer if isinstance(norm, Turned) else norm
+    layer = getattr(norm, "layer", norm)  # of a layer between two permutations of the axes
     if isinstance(layer, Gain):
         return torch.tensor(layer.factor, dtype=torch.double), torch.tensor(0.0, dtype=torch.double)
-    if isinstance(layer, PRepBN) and layer.share == 0:  # BN(x) + ηx is a straight line too
-        scale, shift = _line(layer.bn, name)
+    if isinstance(layer, PRepBN) and layer.ln_weight == 0:  # BN(x) + ηx is a straight line too
+        scale, shift = _scale_and_shift(layer.bn, name)
         return scale + layer.eta.double(), shift
     if any(isinstance(part, Cap) for part in layer.modules()):
         raise ValueError(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from normviz.files import write_atomic
 from normviz.lab.recipe import Recipe
 
 
@@ -66,7 +65,7 @@ class History:
 
     def save(self, path) -> None:
         """Writes JSON, whole or not at all."""
-        write_atomic(path, json.dumps(self.to_dict(), allow_nan=False).encode())
+        write_atomic(path, json.dumps(self.to_dict(), allow_nan=False))
 
     @classmethod
     def load(cls, path) -> History:
@@ -98,20 +97,3 @@ def decode(value):
     if isinstance(value, list):
         return [decode(item) for item in value]
     return value
-
-
-def write_atomic(path, content: bytes) -> None:
-    """Writes under another name, flushes to the disk and renames: readers see the old file or the new."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # mkstemp's 0600 would hide results from other readers
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -13,13 +13,13 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from normviz.lab.layers import batch_norm_of
+from normviz.lab.models.layers import batch_norm_of
 
 #: Columns of `History.probes`, one number per block each.
 METRICS = {
     "norm1_outlier": "outlier ratio of the tokens that attention gets",
     "norm2_outlier": "outlier ratio of the tokens that the FFN gets",
-    "stream_outlier": "outlier ratio of the residual stream behind the block",
+    "stream_outlier": "outlier ratio of the residual stream after the block",
     "hidden_rms": "root mean square of the FFN's hidden values, before FFN-BN",
     "hidden_max": "largest magnitude of the same",
     "ffn_rms": "root mean square of what the FFN adds to the stream",
@@ -41,12 +41,6 @@ def token_lengths(x: Tensor) -> Tensor:
     """Euclidean length of every token: (..., D) to float32 (...)."""
     # In float32 the square of a value beyond 1.8e19 is infinite, and evaluation does get there
     return x.detach().double().square().sum(-1).sqrt_().float()
-
-
-def outlier_ratio(x: Tensor) -> Tensor:
-    """Longest over root-mean-square token length of (..., D): a scalar, at least 1; NaN if any value is."""
-    squares = x.detach().float().square().sum(-1)
-    return (squares.max() / squares.mean()).sqrt_()
 
 
 def attention_entropy(q: Tensor, k: Tensor) -> Tensor:
@@ -85,52 +79,47 @@ class Probe:
     def watching(self):
         """Hooks on every block for as long as the context lasts."""
         names = ("norm1", "norm2", "stream", "hidden", "ffn", "q", "k", "before", "after")
-        self._seen = {name: [] for name in names}
+        self._seen = seen = {name: [] for name in names}
+
+        def keep(site, measure):
+            return lambda module, inputs, output: seen[site].append(measure(output))
+
+        def norm2(module, inputs, output):
+            seen["norm2"].append(_token_squares(output))
+            seen["after"].append(_running_variance(module, output))
+
+        def before_norm2(module, inputs):
+            seen["before"].append(_running_variance(module, inputs[0]))
+
+        def hidden(module, inputs, output):
+            x = inputs[0].detach().float()
+            seen["hidden"].append((_mean_square(x), *torch.aminmax(x)))
+
+        def qkv(attention):
+            def hook(module, inputs, output):
+                q, k, _ = attention.split(output.detach()[:ENTROPY_IMAGES])
+                seen["q"].append(q)
+                seen["k"].append(k)
+
+            return hook
+
         handles = []
         for block in self.model.blocks:
-            for module, hook in (
-                (block.norm1, self._norm1),
-                (block.attention.qkv, self._qkv(block.attention)),
-                (block.norm2, self._norm2),
-                (block.ffn.norm, self._hidden),
-                (block.ffn, self._ffn),
-                (block, self._block),
-            ):
-                handles.append(module.register_forward_hook(hook))
-            handles.append(block.norm2.register_forward_pre_hook(self._before_norm2))
+            hooks = {
+                block.norm1: keep("norm1", _token_squares),
+                block.attention.qkv: qkv(block.attention),
+                block.norm2: norm2,
+                block.ffn.norm: hidden,
+                block.ffn: keep("ffn", _mean_square),
+                block: keep("stream", _token_squares),
+            }
+            handles += [module.register_forward_hook(hook) for module, hook in hooks.items()]
+            handles.append(block.norm2.register_forward_pre_hook(before_norm2))
         try:
             yield self
         finally:
             for handle in handles:
                 handle.remove()
-
-    def _norm1(self, module, inputs, output):
-        self._seen["norm1"].append(_token_squares(output))
-
-    def _qkv(self, attention):
-        def hook(module, inputs, output):
-            q, k, _ = attention.split(output.detach()[:ENTROPY_IMAGES])
-            self._seen["q"].append(q)
-            self._seen["k"].append(k)
-
-        return hook
-
-    def _norm2(self, module, inputs, output):
-        self._seen["norm2"].append(_token_squares(output))
-        self._seen["after"].append(_running_variance(module, output))
-
-    def _before_norm2(self, module, inputs):
-        self._seen["before"].append(_running_variance(module, inputs[0]))
-
-    def _hidden(self, module, inputs, output):
-        x = inputs[0].detach().float()
-        self._seen["hidden"].append((_mean_square(x), *torch.aminmax(x)))
-
-    def _ffn(self, module, inputs, output):
-        self._seen["ffn"].append(_mean_square(output.detach().float()))
-
-    def _block(self, module, inputs, output):
-        self._seen["stream"].append(_token_squares(output))
 
     @torch.no_grad()
     def record(self, step: int) -> None:
@@ -193,7 +182,7 @@ def _token_squares(x: Tensor) -> Tensor:
 
 
 def _mean_square(x: Tensor) -> Tensor:
-    x = x.flatten()
+    x = x.detach().float().flatten()
     return torch.dot(x, x) / x.numel()
 
 

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from types import MappingProxyType
 
-from normviz.fields import check, choice, flag, integer, number
-from normviz.lab.models import model_class
+from normviz.arms import arms_of
+from normviz.fields import check, choice, flag, integer, number, text, unknown
+
+
+def slots_of(arm: str, model: str) -> Mapping:
+    """What fills the norm slots of a model, off the table of arms.  Raises ValueError where there is no such arm."""
+    if arm not in (arms := arms_of(model)):
+        raise ValueError(f"{unknown('arm', arm, arms)} (of model={model!r})")
+    return arms[arm].slots[model]
 
 
 @dataclass(frozen=True)
@@ -17,48 +25,46 @@ class Recipe:
     Raises ValueError, naming the field, the value and what is allowed, when it is made.
     """
 
-    name: str = "custom"
-    model: str = "vit"  # a row of `normviz.lab.models.MODELS`
-    arm: str = "ln"  # of the model's `arms`: which method sits in which norm slot
-    ffn: str = choice("gelu", ("gelu", "swiglu"))
-    data: str = choice("digits", ("digits", "cifar10", "digits-longer"))
-    seed: int = integer(0, help="of the initialisation, the order of the images and the augmentation")
+    name: str = text("custom", help="of the regime")
+    model: str = choice("vit", ("vit", "conv", "gru"), help="the network")
+    arm: str = text("ln", help="what sits in the norm slots: ln, bn, bn+ffnbn, rms, …")
+    ffn: str = choice("gelu", ("gelu", "swiglu"), help="kind of FFN")
+    data: str = choice("digits", ("digits", "cifar10", "digits-longer"), help="the images")
+    seed: int = integer(0, 0, 2**63 - 1, help="of the initialisation, the order of the images and the augmentation")
 
     depth: int = integer(16, 1, help="blocks")
     width: int = integer(48, 1, help="features of a token")
-    heads: int = integer(3, 1)
+    heads: int = integer(3, 1, help="of the attention")
     patch: int = integer(2, 1, help="pixels a side")
     ffn_ratio: int = integer(4, 1, help="hidden features of the FFN per feature of a token")
     num_groups: int = integer(8, 1, help="of a convolutional network's GroupNorm")
 
-    steps: int = integer(400, 1)
+    steps: int = integer(400, 1, help="of the optimizer")
     batch: int = integer(64, 1, help="images")
     optimizer: str = choice("adamw", ("adamw", "sgd"), help="sgd: with momentum 0.9")
     lr: float = number(4e-3, above=0, help="learning rate after the warm-up")
     beta2: float = number(0.999, least=0, most=0.99999, help="AdamW's decay of the squared gradients' mean")
-    schedule: str = choice("cosine", ("cosine", "constant"))
+    schedule: str = choice("cosine", ("cosine", "constant"), help="of the learning rate")
     warmup: int = integer(40, help="steps")
-    weight_decay: float = number(0.05, least=0)
+    weight_decay: float = number(0.05, least=0, help="of the matrices")
     clip: float | None = number(None, above=0, none="for no clipping", help="largest total gradient norm")
     clip_steps: int | None = integer(None, none="for all steps", help="clip in the first so many steps only")
 
     # Interventions of the studies: each changes one thing about the optimizer or the statistics
     reset_at: int | None = integer(None, none="for never", help="step before which the optimizer forgets its state")
     poison: float = number(1.0, above=0, help="factor on all gradients in the first poison_steps steps")
-    poison_steps: int = integer(10)
+    poison_steps: int = integer(10, help="steps")
     bn_momentum: float = number(0.1, least=0, most=1, help="weight of a batch in BatchNorm's running statistics")
     ghost_tokens: int | None = integer(
         None, 2, none="for all of the batch", help="BatchNorm's statistics are those of groups of so many tokens"
     )
     rbn: float = number(0.1, least=0, help="weight of the penalty of the arm rbn")
     prepbn_until: float = number(
-        0.5, above=0, most=1, help="share of the steps at which the arm prepbn has left LayerNorm altogether"
+        0.5, above=0, most=1, help="part of the steps at which the arm prepbn has left LayerNorm altogether"
     )
 
-    sigma: float = number(
-        0.0, least=0, help="contrast jitter: a training image is multiplied by exp(sigma·z), z normal"
-    )
-    sigma_from: float = number(0.0, least=0, most=1, help="share of the steps after which the jitter begins")
+    sigma: float = number(0.0, least=0, help="contrast jitter: an image is multiplied by exp(sigma·z), z normal")
+    sigma_from: float = number(0.0, least=0, most=1, help="part of the steps after which the jitter begins")
     flip: bool = flag(False, help="mirror every other training image")
     crop: int = integer(0, help="pixels of random shift either way")
 
@@ -72,13 +78,14 @@ class Recipe:
 
     def __post_init__(self):
         check(self)
-        arms = model_class(self.model).arms
-        if self.arm not in arms:
-            raise ValueError(
-                f"arm={self.arm!r} is unknown; it takes one of {', '.join(arms)} (of model={self.model!r})"
-            )
+        slots_of(self.arm, self.model)
         if self.model == "vit" and self.width % self.heads:
             raise ValueError(f"heads={self.heads} does not divide width={self.width}")
+
+    @property
+    def title(self) -> str:
+        """The run in a few words."""
+        return f"{self.name} {self.arm} seed {self.seed}"
 
     def lr_at(self, step: int) -> float:
         """Learning rate of step 0, 1, …: a linear warm-up, then constant or half a cosine down to 0."""
@@ -101,7 +108,7 @@ class Recipe:
         return self.poison if step < self.poison_steps else 1.0
 
     def prepbn_at(self, step: int) -> float:
-        """Share of LayerNorm in the arm prepbn at step 0, 1, …: from 1 down to 0, in a straight line."""
+        """Weight of LayerNorm in the arm prepbn at step 0, 1, …: from 1 down to 0, in a straight line."""
         return max(0.0, 1 - step / (self.prepbn_until * self.steps))
 
     def to_dict(self) -> dict:
@@ -111,8 +118,8 @@ class Recipe:
     def from_dict(cls, values: dict) -> Recipe:
         """The recipe that `to_dict` wrote.  Raises ValueError for a field that recipes do not have."""
         known = {field.name for field in fields(cls)}
-        if unknown := sorted(set(values) - known):
-            raise ValueError(f"{', '.join(unknown)}: no such field in a recipe; it takes {', '.join(sorted(known))}")
+        if strange := sorted(set(values) - known):
+            raise ValueError(f"{', '.join(strange)}: no such field in a recipe; it takes {', '.join(sorted(known))}")
         return cls(**values)
 
 
@@ -155,5 +162,5 @@ def preset(name: str, arm: str = "ln", seed: int = 0, **overrides) -> Recipe:
     Raises ValueError for an unknown name, TypeError for a field that recipes do not have.
     """
     if name not in PRESETS:
-        raise ValueError(f"preset={name!r} is unknown; it takes one of {', '.join(PRESETS)}")
-    return replace(Recipe(**PRESETS[name], name=name, arm=arm, seed=seed), **overrides)
+        raise ValueError(unknown("preset", name, PRESETS))
+    return Recipe(**{"name": name, "arm": arm, "seed": seed} | dict(PRESETS[name]) | overrides)

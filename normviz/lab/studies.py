@@ -138,11 +138,11 @@ def tuned(runs: Iterable) -> dict[tuple[str, str], dict]:
     import math
     import statistics
 
-    from normviz.lab.verdicts import final_loss
+    from normviz.series import last_tenth
 
     losses: dict[tuple, dict[tuple, list[float]]] = {}
     for run in runs:
-        recipe, loss = run.recipe, final_loss(run)
+        recipe, loss = run.recipe, last_tenth(run.loss)
         cell = losses.setdefault((recipe.name, recipe.arm), {})
         cell.setdefault((recipe.lr, recipe.clip), []).append(loss if math.isfinite(loss) else math.inf)
     best = {at: min(cell, key=lambda s, cell=cell: statistics.fmean(cell[s])) for at, cell in losses.items()}
@@ -346,19 +346,3 @@ STUDIES = MappingProxyType(
         ),
     }
 )  # fmt: skip
-
-
-#: The regimes of the crash in words, in the order in which they are told.  All on digits.
-REGIMES = MappingProxyType(
-    {
-        "tame": "GELU",
-        "heavy": "GELU with jitter",
-        "deep": "GELU with jitter at depth 32",
-        "swiglu": "SwiGLU",
-        "swiglu-deep": "SwiGLU at depth 24",
-        "midrun": "SwiGLU with jitter from half time",
-    }
-)
-
-#: The same on photographs, by study `cifar10-judged`.
-PHOTOGRAPHS = MappingProxyType({"cifar10-tame": "GELU on CIFAR-10", "cifar10-swiglu": "SwiGLU on CIFAR-10"})

@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import math
 import os
-import statistics
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from normviz.lab.history import History, decode, encode, write_atomic
+import numpy as np
+
+from normviz.arms import KINDS
+from normviz.fields import unknown
+from normviz.files import make_writable, write_atomic
+from normviz.lab.history import History, decode, encode
 from normviz.lab.recipe import Recipe
 from normviz.lab.studies import STUDIES, Study
-from normviz.lab.verdicts import KINDS, final_loss, verdict
+from normviz.lab.verdicts import verdict
+from normviz.series import last_tenth
 
 DIGITS = 4  # significant digits of the recorded curves: more would triple the files and show nothing
 
@@ -42,7 +47,7 @@ def load_study(name: str, folder=None) -> list[History]:
 
 
 def load_inside(name: str = "inside", folder=None) -> list[tuple[Recipe, list[dict]]]:
-    """The looks inside of a study's runs (see `inside.Inside`).  Raises FileNotFoundError without a record."""
+    """The looks inside of a study's runs (see `looks.Looks`).  Raises FileNotFoundError without a record."""
     rows = _sound(name, folder)
     return [(Recipe.from_dict(row["recipe"]), decode(row["inside"])) for row in rows if "inside" in row]
 
@@ -109,12 +114,13 @@ def run_study(
     study, given = STUDIES.get(name, Study("", ())), recipes
     if recipes is None:
         if name not in STUDIES:
-            raise ValueError(f"study={name!r} is unknown; it takes one of {', '.join(STUDIES)}")
+            raise ValueError(unknown("study", name, STUDIES))
         recipes = study_recipes(name, folder)
     recipes, path = tuple(recipes), study_path(name, folder)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     jobs = jobs or (os.cpu_count() or 1 if device == "cpu" else 1)
 
+    make_writable(path.parent)
     rows = _recorded(path, recipes)
     missing = [recipe for recipe in recipes if "error" in rows.get(recipe, {"error": ""})]
     if not study.looks and study.keep is None:
@@ -130,9 +136,9 @@ def run_study(
     for done, row in enumerate(finished, 1):
         _append(path, row)
         left = (time.perf_counter() - began) / done * (len(missing) - done)
-        said = row.get("error") or f"{row['verdict']['kind']}, {row['verdict']['why']}"
-        label = _label(Recipe.from_dict(row["recipe"]))
-        tell(f"{done}/{len(missing)} {label}: {said} (about {left / 60:.0f} min left)")
+        end = row.get("error") or f"{KINDS[row['verdict']['kind']].word}, {row['verdict']['why']}"
+        title = Recipe.from_dict(row["recipe"]).title
+        tell(f"{done}/{len(missing)} {title}: {end} (about {left / 60:.0f} min left)")
     if given is None and set(study_recipes(name, folder)) > set(recipes):  # what follows from these runs
         run_study(name, folder, jobs=jobs, device=device, data_folder=data_folder, tell=tell)
     return path
@@ -142,12 +148,12 @@ def _run(recipe: Recipe, device: str, data_folder, looks: tuple[int, ...], keep:
     """One run, in a process of its own."""
     import torch
 
-    from normviz.lab.inside import Inside
+    from normviz.lab.looks import Looks
     from normviz.lab.training import train
 
     if device == "cpu":
         torch.set_num_threads(1)
-    inside = Inside(looks) if looks else None
+    inside = Looks(looks) if looks else None
     try:
         history = train(recipe, device=device, data_folder=data_folder, progress=False, on_batch=inside)
     except Exception as error:  # a study of many hours must not die of one run
@@ -165,7 +171,7 @@ def _recorded(path: Path, recipes: tuple[Recipe, ...]) -> dict[Recipe, dict]:
     if strange := set(rows) - set(recipes):
         raise ValueError(
             f"{path} holds {len(strange)} runs that are not in the study's grid, such as "
-            f"{_label(min(strange, key=str))}: the grid has changed; move the record away and run it anew"
+            f"{min(strange, key=str).title}: the grid has changed; move the record away and run it anew"
         )
     content = path.read_bytes()
     if content and not content.endswith(b"\n"):  # the line that a kill cut off is run again
@@ -186,7 +192,6 @@ def _borrowed(path: Path, wanted: set[Recipe]) -> dict[Recipe, dict]:
 
 def _append(path: Path, row: dict) -> None:
     """One run a line, flushed to the disk before the next."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps(row, allow_nan=False, separators=(",", ":")) + "\n"
     with open(path, "ab") as file:
         file.write(line.encode())
@@ -194,51 +199,46 @@ def _append(path: Path, row: dict) -> None:
         os.fsync(file.fileno())
 
 
-def _label(recipe: Recipe) -> str:
-    return f"{recipe.name} {recipe.arm} seed {recipe.seed}"
-
-
 def summary(histories: Iterable[History], by: Iterable[str] = ("name", "arm")) -> list[dict]:
     """One row per combination of recipe fields `by`, in order of appearance.
 
     Each has these fields, `runs`, `verdicts` (kind → count), and `loss`, `accuracy` as (mean, standard
     deviation over the runs), the deviation NaN for a single run.  A run whose test loss is not finite counts
-    in `bad_evals`.
+    in `bad_evals`; one that ended before an evaluation has no accuracy, which makes the mean NaN.
     """
     by, cells = tuple(by), {}
     for history in histories:
         cells.setdefault(tuple(getattr(history.recipe, field) for field in by), []).append(history)
     rows = []
-    for key, group in cells.items():
-        kinds = [verdict(history).kind for history in group]
-        rows.append(
-            dict(zip(by, key, strict=True))
-            | {
-                "runs": len(group),
-                "verdicts": {kind: kinds.count(kind) for kind in KINDS if kind in kinds},
-                "loss": _spread([final_loss(history) for history in group]),
-                "accuracy": _spread([history.evals[-1]["accuracy"] for history in group]),
-                "bad_evals": sum(not math.isfinite(history.evals[-1]["loss"]) for history in group),
-            }
-        )
+    for values, runs in cells.items():
+        kinds = [verdict(run).kind for run in runs]
+        ends = [run.evals[-1] if run.evals else {"accuracy": math.nan, "loss": math.nan} for run in runs]
+        rows.append({
+            **dict(zip(by, values, strict=True)),
+            "runs": len(runs),
+            "verdicts": {kind: kinds.count(kind) for kind in KINDS if kind in kinds},
+            "loss": _spread([last_tenth(run.loss) for run in runs]),
+            "accuracy": _spread([end["accuracy"] for end in ends]),
+            "bad_evals": sum(not math.isfinite(end["loss"]) for end in ends),
+        })  # fmt: skip
     return rows
 
 
 def _spread(values: list[float]) -> tuple[float, float]:
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan
+    with np.errstate(invalid="ignore"):  # of a run that ended at infinity
+        return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
 
 
 def table(rows: list[dict]) -> str:
     """`summary` as plain text."""
     lines = []
     for row in rows:
-        fields = " ".join(f"{v}" for k, v in row.items() if k not in _COLUMNS)
-        kinds = ", ".join(f"{count} {kind}" for kind, count in row["verdicts"].items())
+        names = " ".join(str(value) for name, value in row.items() if name not in _COLUMNS)
+        kinds = ", ".join(f"{count} {KINDS[kind].word}" for kind, count in row["verdicts"].items())
         (loss, loss_sd), (accuracy, accuracy_sd) = row["loss"], row["accuracy"]
         bad = f"; {row['bad_evals']} test losses not finite" if row["bad_evals"] else ""
         lines.append(
-            f"{fields:32} loss {loss:6.3f} ± {loss_sd:5.3f}   "
-            f"accuracy {accuracy:.3f} ± {accuracy_sd:.3f}   {kinds}{bad}"
+            f"{names:32} loss {loss:6.3f} ± {loss_sd:5.3f}   accuracy {accuracy:.3f} ± {accuracy_sd:.3f}   {kinds}{bad}"
         )
     return "\n".join(lines)
 

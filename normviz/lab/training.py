@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import platform
 import time
-import warnings
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -15,11 +14,11 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm.auto import tqdm
 
-from normviz.lab.checkpoint import CheckpointError, checkpoints, load_checkpoint, save_checkpoint
+from normviz.lab.checkpoint import run_folder, save_checkpoint
 from normviz.lab.data import Batches, Images, load_images
 from normviz.lab.history import History
-from normviz.lab.layers import RBN, PRepBN, batch_norm_of
 from normviz.lab.models import build
+from normviz.lab.models.layers import RBN, PRepBN, batch_norm_of
 from normviz.lab.probe import Probe, frozen_statistics, gradient_norm, outlier_bound
 from normviz.lab.recipe import Recipe
 
@@ -36,6 +35,16 @@ class Training:
                 run.forget()
 
     Between two steps `model`, `optimizer` and `recipe` may be changed: the next step takes them as they are.
+
+    images: the data set, if it is loaded already or is the reader's own (`Images.of`), by default that of the recipe;
+        data_folder: see `read_cifar10`.
+    device: "cpu", "cuda", …; by default the GPU if there is one.
+    probes: whether to record gradient norms, and what `Probe` tells of a ViT.
+    on_batch: called as on_batch(step, model, x, batches) before every step, with the model in training mode, for looks
+        inside (see `looks.py`).
+
+    Raises ValueError for a device that is not there, and where recipe and images do not go together; DataError where
+    the data cannot be had.
     """
 
     def __init__(
@@ -43,16 +52,18 @@ class Training:
         on_batch=None,
     ):  # fmt: skip
         self.recipe, self.on_batch = recipe, on_batch
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = _device(device)
         images = load_images(recipe.data, folder=data_folder) if images is None else images
         self.images = images.to(self.device)
         self.batches = Batches(self.images, recipe)
-        self.model = build(recipe).to(self.device).train()
+        self.model = build(recipe, images).to(self.device).train()
         self.optimizer = _optimizer(self.model, recipe)
         precision, self.autocast = _precision(recipe.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         self.history = History(recipe, meta=_describe(self.model, recipe, self.images, self.device, precision))
         self.probes = probes
+        #: Losses are read after every so many steps
+        self.read_every = {_READ_EVERY.get(self.device.type, 1), recipe.eval_every}
         self.started()
 
     def started(self) -> None:
@@ -79,11 +90,11 @@ class Training:
     @property
     def due(self) -> bool:
         """Whether the losses are to be read after the step just taken."""
-        return self.step % _READ_EVERY.get(self.device.type, 1) == 0 or self._evaluated
+        return self._last or any(self.step % every == 0 for every in self.read_every)
 
     @property
-    def _evaluated(self) -> bool:
-        return self.step % self.recipe.eval_every == 0 or self.step == self.recipe.steps
+    def _last(self) -> bool:
+        return self.step == self.recipe.steps
 
     def forget(self) -> None:
         """Clears the optimizer's state: AdamW's means of the gradients and of their squares start anew."""
@@ -101,7 +112,7 @@ class Training:
             group["lr"] = recipe.lr_at(step)
         for layer in model.modules():
             if isinstance(layer, PRepBN):
-                layer.share = recipe.prepbn_at(step)
+                layer.ln_weight = recipe.prepbn_at(step)
         probe = self._probe if self._probe and step % recipe.probe_every == 0 else None
         with probe.watching() if probe else nullcontext(), self.autocast():
             logits = model(x)
@@ -137,34 +148,32 @@ class Training:
             history.loss.extend(losses)
             history.grad_norm.extend(norms[0] if norms else [])
             history.meta["seconds"] = time.perf_counter() - self._began
-            if self._evaluated:
-                _record_eval(history, self.model, self.images, self.recipe, self.autocast)
+            if self._last or self.step % self.recipe.eval_every == 0:
+                self._evaluate()
         return history
 
+    def _evaluate(self) -> None:
+        history, recipe = self.history, self.recipe
+        recent = history.loss[history.evals[-1]["step"] if history.evals else 0 :]
+        result = evaluate(
+            self.model,
+            self.images,
+            count=recipe.eval_images,
+            batch=recipe.batch,
+            autocast=self.autocast,
+            hits=self._last,
+        )
+        history.evals.append({"step": len(history.loss), **result, "train_loss": sum(recent) / len(recent)})
 
-def steps(recipe: Recipe, **options) -> Training:
-    """A training run to be driven step by step: `for history in steps(recipe): …`.
 
-    Yields the same `History`, longer every time.  Options: images, data_folder, device, probes and on_batch, as `train`
-    has them; errors as there.
-    """
-    return Training(recipe, **options)
+#: A training run to be driven step by step: `for history in steps(recipe): …` yields the same history, ever longer.
+steps = Training
 
 
 def train(
-    recipe: Recipe,
-    on_step=None,
-    *,
-    out=None,
-    resume: bool = False,
-    checkpoint_every: int = 50,
-    images: Images | None = None,
-    data_folder=None,
-    device=None,
-    probes: bool = True,
-    progress: bool = True,
-    on_batch=None,
-) -> History:
+    recipe: Recipe, on_step=None, *, out=None, resume: bool = False, checkpoint_every: int = 50, progress: bool = True,
+    **options,
+) -> History:  # fmt: skip
     """Trains the model of a recipe and returns the record, also of a run that was stopped or went to NaN.
 
     on_step: called as on_step(history) whenever new losses are in the record (every step on a CPU, every
@@ -173,48 +182,43 @@ def train(
     resume: go on from the newest sound checkpoint in `out`.  A damaged one is named in a warning and the one
         before it is used.  On a CPU, with the same number of threads, the record is bit-identical to an
         uninterrupted one.
-    images: the data set, if it is loaded already; data_folder: see `load_cifar10`.
-    device: "cpu", "cuda", …; by default the GPU if there is one.
-    on_batch: called as on_batch(step, model, x, batches) before every step, with the model in training mode, for looks
-        inside (see `inside.py`).
+    options: images, data_folder, device, probes, on_batch, as `Training` has them.
 
-    Raises ValueError for arguments that do not go together, DataError where the data cannot be had,
-    CheckpointError where no checkpoint is sound or they belong to another recipe.
+    Raises ValueError for arguments that do not go together, CheckpointError where `out` belongs to another run or no
+    checkpoint is sound, and as `Training` does.
     """
     if resume and out is None:
         raise ValueError("resume=True needs out=…, the folder with the checkpoints")
     if checkpoint_every < 1:
         raise ValueError(f"checkpoint_every={checkpoint_every!r} must be an integer >= 1")
-    run = steps(recipe, images=images, data_folder=data_folder, device=device, probes=probes, on_batch=on_batch)
-    state = (run.model, run.optimizer, run.scaler)
-    if resume:
-        run.history = _resume(out, *state, recipe) or run.history
-        run.started()
-    bar = tqdm(total=recipe.steps, initial=run.step, disable=not progress, unit="step", desc=_title(recipe))
+    run = Training(recipe, **options)
+    if out is None:
+        return _drive(run, on_step, progress)
+    run.read_every.add(checkpoint_every)
+    with run_folder(out, run, resume):
+        _drive(run, on_step, progress, out, checkpoint_every)
+        run.history.save(Path(out) / "history.json")
+    return run.history
+
+
+def _drive(run: Training, on_step, progress: bool, out=None, checkpoint_every: int = 1) -> History:
+    bar = tqdm(total=run.recipe.steps, initial=run.step, disable=not progress, unit="step", desc=run.recipe.title)
     try:
-        while run.step < recipe.steps:
-            run.advance()
-            last = run.step == recipe.steps
-            saved = out is not None and (run.step % checkpoint_every == 0 or last)
-            if saved or run.due:
-                history = run.read()
-                bar.set_postfix_str(_status(history), refresh=False)
-                stop = on_step is not None and on_step(history) is False
-                if saved or (stop and out is not None):
-                    save_checkpoint(out, *state, history)
-                if stop:
-                    history.meta["stopped"] = run.step
-                    break
-            bar.update()
+        for history in run:
+            bar.set_postfix_str(_status(history), refresh=False)
+            bar.update(run.step - bar.n)
+            stop = on_step is not None and on_step(history) is False
+            if out is not None and (stop or run.step % checkpoint_every == 0 or run.step == run.recipe.steps):
+                save_checkpoint(out, run)
+            if stop:
+                history.meta["stopped"] = run.step
+                break
     except KeyboardInterrupt:
-        # The optimizer may have been caught in mid-step: the record is kept, the newest checkpoint stays the
-        # one before
+        # The optimizer may have been caught in mid-step: the record is kept, the newest checkpoint stays the one before
         run.read()
         run.history.meta["stopped"] = len(run.history.loss)
     finally:
         bar.close()
-    if out is not None:
-        run.history.save(Path(out) / "history.json")
     return run.history
 
 
@@ -230,36 +234,39 @@ def evaluate(
     hits: says for each image whether it was right by running statistics, as a bit of `hits` (hexadecimal; see
         `History.hits`).
     """
+    if count is not None and count < 1:
+        raise ValueError(f"count={count!r} must be an integer >= 1, or None for all test images")
     was_training = model.training
     x, y = images.test_x[:count], images.test_y[:count]
-    found = {}
+    result = {}
     try:
         for prefix in ("", "batch_"):
             if prefix and batch_norm_of(model) is None:
-                found |= {f"batch_{name}": found[name] for name in ("loss", "accuracy")}
+                result |= {f"batch_{name}": result[name] for name in ("loss", "accuracy")}
                 continue
             model.train(bool(prefix))
             with frozen_statistics(model), autocast():
                 # Standardised chunk by chunk: CIFAR-10's test set in float32 would be 120 MB
                 logits = torch.cat([model(images.standardise(part)).float() for part in x.split(batch)])
             sound = logits.isfinite().all(1)
-            found[f"{prefix}loss"] = F.cross_entropy(logits, y).item()
+            result[f"{prefix}loss"] = F.cross_entropy(logits, y).item()
             right = sound & (logits.argmax(1) == y)
-            found[f"{prefix}accuracy"] = right.float().mean().item()
-            found.setdefault("nonfinite", int((~sound).sum()))
+            result[f"{prefix}accuracy"] = right.float().mean().item()
+            result.setdefault("nonfinite", int((~sound).sum()))
             if hits:
-                found.setdefault("hits", np.packbits(right.cpu().numpy()).tobytes().hex())
+                result.setdefault("hits", np.packbits(right.cpu().numpy()).tobytes().hex())
     finally:
         model.train(was_training)
-    return found
+    return result
 
 
-def _record_eval(history: History, model, images, recipe: Recipe, autocast) -> None:
-    since = history.evals[-1]["step"] if history.evals else 0
-    recent = history.loss[since:]
-    last = len(history.loss) == recipe.steps
-    found = evaluate(model, images, count=recipe.eval_images, batch=recipe.batch, autocast=autocast, hits=last)
-    history.evals.append({"step": len(history.loss), **found, "train_loss": sum(recent) / len(recent)})
+def _device(name) -> torch.device:
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch has no one error for it
+        raise ValueError(f"device={name!r} cannot be used here: {str(error).splitlines()[0]}") from None
+    return device
 
 
 def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -289,45 +296,17 @@ def _has_bf16(device: torch.device) -> bool:
     return device.type != "cuda" or torch.cuda.get_device_capability(device)[0] >= 8
 
 
-def _resume(out, model, optimizer, scaler, recipe: Recipe) -> History | None:
-    """The history of the newest sound checkpoint; None where there are none at all."""
-    damaged = []
-    for path in checkpoints(out):
-        try:
-            history = load_checkpoint(path, model, optimizer, scaler, recipe)
-        except CheckpointError as error:
-            damaged.append(str(error))
-            continue
-        for message in damaged:
-            warnings.warn(f"{message}; going on from {path.name}, the one before", stacklevel=3)
-        return history
-    if damaged:
-        raise CheckpointError(f"no checkpoint in {out} can be used: {'; '.join(damaged)}")
-    return None
-
-
 def _describe(model: nn.Module, recipe: Recipe, images: Images, device: torch.device, precision: str) -> dict:
-    return {
-        "classes": images.classes,
-        "tokens": model.tokens,
-        "outlier_bound": outlier_bound(recipe.batch * model.tokens),
+    named = {} if images.name == recipe.data else {"images": images.name}
+    return named | {
+        "classes": images.classes, "tokens": model.tokens, "outlier_bound": outlier_bound(recipe.batch * model.tokens),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "train_images": len(images.train_x),
-        "test_images": min(len(images.test_x), recipe.eval_images),
+        "train_images": len(images.train_x), "test_images": min(len(images.test_x), recipe.eval_images),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "precision": precision,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "seconds": 0.0,
-        "first_nonfinite": None,
-        "stopped": None,
-    }
-
-
-def _title(recipe: Recipe) -> str:
-    return f"{recipe.name} {recipe.arm} seed {recipe.seed}"
+        "precision": precision, "threads": torch.get_num_threads(), "torch": torch.__version__,
+        "python": platform.python_version(), "machine": platform.machine(),
+        "seconds": 0.0, "first_nonfinite": None, "stopped": None,
+    }  # fmt: skip
 
 
 def _status(history: History) -> str:

@@ -1,4 +1,4 @@
-"""What can fill a norm slot beside the methods of `normviz.METHODS`: each takes and gives (B, T, D).
+"""Norm slots of the ViT: what can fill one beside the methods of `normviz.METHODS`.  Each takes and gives (B, T, D).
 
 Layers of the interventions (`Gain`, `Cap`, `GhostBatchNorm`), and what came after the article: `DyT` and `Derf`, which
 compute no statistics at all, and `PRepBN` and `RBN`, which mend BatchNorm.  `short` is a layer's name in pictures.
@@ -7,11 +7,15 @@ compute no statistics at all, and `PRepBN` and `RBN`, which mend BatchNorm.  `sh
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from normviz import torch_layer
 
 
 def batch_norm_of(module: nn.Module) -> nn.BatchNorm1d | None:
@@ -132,22 +136,23 @@ class Derf(DyT):
 
 class PRepBN(nn.Module):
     """λ·LN(x) + (1 − λ)·(BN(x) + ηx), with λ taken from 1 to 0 during training (Guo et al., SLAB, ICML 2024,
-    arXiv:2405.11582); η is learned and starts at 1.  `share` is λ; the trainer sets it."""
+    arXiv:2405.11582); η is learned and starts at 1.  `ln_weight` is λ; the trainer sets it."""
 
     short = "PRepBN"
 
     def __init__(self, width: int, momentum: float = 0.1):
         super().__init__()
-        self.share = 1.0
+        self.ln_weight = 1.0
         self.ln = nn.LayerNorm(width)
         self.bn = nn.BatchNorm1d(width, momentum=momentum)
         self.eta = nn.Parameter(torch.ones(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.share == 1 and not self.training:
+        if self.ln_weight == 1 and not self.training:
             return self.ln(x)
-        rep = self.bn(x.flatten(0, -2)).view_as(x) + self.eta * x  # while λ = 1 too: the running statistics learn
-        return self.share * self.ln(x) + (1 - self.share) * rep if self.share else rep
+        # While λ = 1 too, so that the running statistics learn
+        rep = self.bn(x.flatten(0, -2)).view_as(x) + self.eta * x
+        return self.ln_weight * self.ln(x) + (1 - self.ln_weight) * rep if self.ln_weight else rep
 
 
 class RBN(nn.BatchNorm1d):
@@ -169,3 +174,37 @@ class RBN(nn.BatchNorm1d):
             off = (mean - self.running_mean) / scale
             self.penalty = (off.square() + ((var + self.eps).sqrt() / scale - 1).square()).mean()
         return super().forward(rows).view_as(x)
+
+
+class Norms(NamedTuple):
+    """How the slots of one model are filled."""
+
+    momentum: float = 0.1  # of every BatchNorm
+    ghost: int | None = None  # tokens that share BatchNorm's statistics; None: the whole batch
+    gain: float = 1.0  # of "gain"
+
+    def slot(self, method: str | None, tokens: int, width: int, cap: float | None = None) -> nn.Module:
+        """The module for a norm slot that sees (B, tokens, width)."""
+        if method is None:
+            return nn.Identity()
+        if method in LAYERS:
+            layer = LAYERS[method](self, width)
+        elif method == "batch" and self.ghost is not None:
+            layer = GhostBatchNorm(width, self.ghost, self.momentum)
+        else:
+            layer = torch_layer(method, (1, tokens, width), layout="BTD")
+            if norm := batch_norm_of(layer):
+                norm.momentum = self.momentum
+        return layer if cap is None else nn.Sequential(layer, Cap(cap))
+
+
+#: What a slot may hold beside the methods of the table.
+LAYERS = MappingProxyType(
+    {
+        "gain": lambda norms, width: Gain(norms.gain),
+        "dyt": lambda norms, width: DyT(width),
+        "derf": lambda norms, width: Derf(width),
+        "prepbn": lambda norms, width: PRepBN(width, norms.momentum),
+        "rbn": lambda norms, width: RBN(width, momentum=norms.momentum),
+    }
+)

@@ -1,17 +1,13 @@
-"""A small convolutional network with one norm slot behind every convolution."""
+"""A small convolutional network with one norm slot after every convolution."""
 
 from __future__ import annotations
-
-from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from normviz import torch_layer
-
-#: The method of every norm slot: a key of `normviz.METHODS`, or None for empty slots.
-CONV_ARMS = MappingProxyType({"none": None, "bn": "batch", "ln": "layer", "in": "instance", "gn": "group"})
+from normviz import METHODS, torch_layer
+from normviz.lab.recipe import slots_of
 
 
 class ConvNet(nn.Module):
@@ -23,36 +19,23 @@ class ConvNet(nn.Module):
     num_groups: of the arm "gn".  Raises ValueError for an unknown arm, or groups that do not divide the width.
     """
 
-    arms = CONV_ARMS
-
     def __init__(
         self, arm: str = "bn", *, channels: int = 1, size: int = 8, classes: int = 10,
         depth: int = 4, width: int = 32, num_groups: int = 8, seed: int | None = None,
     ):  # fmt: skip
         super().__init__()
-        if arm not in CONV_ARMS:
-            raise ValueError(f"arm={arm!r} is unknown; it takes one of {', '.join(CONV_ARMS)}")
+        method = slots_of(arm, "conv")["norm"]
         self.tokens = size * size  # positions whose values the first norm layer sees
         self.convs, self.norms = nn.ModuleList(), nn.ModuleList()
-        method = CONV_ARMS[arm]
         for layer in range(depth):
             stride = 2 if layer and layer == depth // 2 else 1
             size = (size + stride - 1) // stride
             self.convs.append(nn.Conv2d(channels if layer == 0 else width, width, 3, stride, padding=1))
-            groups = num_groups if method == "group" else None
+            groups = num_groups if method and METHODS[method].grouped else None
             shape = (1, width, size, size)
             self.norms.append(torch_layer(method, shape, groups) if method else nn.Identity())
         self.head = nn.Linear(width, classes)
         self.reset(seed)
-
-    @classmethod
-    def from_recipe(cls, recipe) -> ConvNet:
-        """The network that a `Recipe` describes, initialised from its seed."""
-        from normviz.lab.data import SHAPES
-
-        channels, size, classes = SHAPES[recipe.data]
-        options = {name: getattr(recipe, name) for name in ("depth", "width", "num_groups", "seed")}
-        return cls(recipe.arm, channels=channels, size=size, classes=classes, **options)
 
     @torch.no_grad()
     def reset(self, seed: int | None = None) -> None:

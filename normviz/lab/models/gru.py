@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import MappingProxyType
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,28 +17,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from normviz import torch_layer
+from normviz.lab.recipe import slots_of
 from normviz.samples import ink_sequences
-
-
-class RnnArm(NamedTuple):
-    """What fills the two slots: a key of `SLOTS`, or None for an empty slot."""
-
-    input: str | None  # on W x
-    hidden: str | None  # on U h
-    masked: bool = True  # whether statistics leave the padding out
-    about: str = ""
-
-
-RNN_ARMS = MappingProxyType(
-    {
-        "none": RnnArm(None, None, about="no normalization"),
-        "bn": RnnArm("batch", "batch", about="BatchNorm, running statistics shared by all steps"),
-        "ln": RnnArm("layer_token", "layer_token", about="LayerNorm over the units, as in Ba et al. 2016"),
-        "bn-step": RnnArm("step", "step", about="BatchNorm, statistics of every step, as in Cooijmans et al. 2016"),
-        "bn-input": RnnArm("batch", None, about="BatchNorm on the input alone, as in Laurent et al. 2015"),
-        "bn-padded": RnnArm("batch", "batch", masked=False, about="BatchNorm that counts the padding as data"),
-    }
-)
 
 
 class SharedNorm(nn.BatchNorm1d):
@@ -80,7 +59,8 @@ class StepNorm(nn.BatchNorm1d):
         return F.batch_norm(x, mean, var, self.weight, self.bias, eps=self.eps)
 
 
-#: A slot's kind -> (features, most steps) -> module
+#: What is in a slot, `input` (on W x) or `hidden` (on U h) -> (features, most steps) -> module.  An arm's `masked` says
+#: whether statistics leave the padding out.
 SLOTS: MappingProxyType[str | None, Callable[[int, int], nn.Module]] = MappingProxyType(
     {
         None: lambda features, steps: nn.Identity(),
@@ -94,35 +74,25 @@ SLOTS: MappingProxyType[str | None, Callable[[int, int], nn.Module]] = MappingPr
 class InkGRU(nn.Module):
     """Images (B, 1, H, W), of any scale and offset, to logits (B, classes): the last state of a GRU over the ink.
 
-    Raises ValueError for an unknown arm.
+    Raises ValueError for an unknown arm, or images of several channels.
     """
 
-    arms = RNN_ARMS
-
-    def __init__(self, arm: str = "ln", *, size: int = 8, classes: int = 10, width: int = 48, seed: int | None = None):
+    def __init__(
+        self, arm: str = "ln", *, channels: int = 1, size: int = 8, classes: int = 10, width: int = 48,
+        seed: int | None = None,
+    ):  # fmt: skip
         super().__init__()
-        if arm not in RNN_ARMS:
-            raise ValueError(f"arm={arm!r} is unknown; it takes one of {', '.join(RNN_ARMS)}")
-        self.arm, self.size, self.width = RNN_ARMS[arm], size, width
+        slots = slots_of(arm, "gru")
+        if channels != 1:
+            raise ValueError(f"channels={channels}: model='gru' follows the ink, and takes images of one channel")
+        self.size, self.width, self.masked = size, width, slots.get("masked", True)
         self.tokens = size * size  # the most steps that one image can have
         self.input = nn.Linear(3, 3 * width)
         self.hidden = nn.Linear(width, 3 * width, bias=False)
-        self.norm_input = SLOTS[self.arm.input](3 * width, self.tokens)
-        self.norm_hidden = SLOTS[self.arm.hidden](3 * width, self.tokens)
+        self.norm_input = SLOTS[slots["input"]](3 * width, self.tokens)
+        self.norm_hidden = SLOTS[slots["hidden"]](3 * width, self.tokens)
         self.head = nn.Linear(width, classes)
         self.reset(seed)
-
-    @classmethod
-    def from_recipe(cls, recipe) -> InkGRU:
-        """The network that a `Recipe` describes, initialised from its seed.  Raises ValueError for coloured images."""
-        from normviz.lab.data import SHAPES
-
-        channels, size, classes = SHAPES[recipe.data]
-        if channels != 1:
-            raise ValueError(
-                f"data={recipe.data!r} has {channels} channels; model='gru' takes images of one, as 'digits'"
-            )
-        return cls(recipe.arm, size=size, classes=classes, width=recipe.width, seed=recipe.seed)
 
     @torch.no_grad()
     def reset(self, seed: int | None = None) -> None:
@@ -151,12 +121,12 @@ class InkGRU(nn.Module):
         return self.head(self.read(steps, lengths))
 
     def read(self, steps: Tensor, lengths: Tensor) -> Tensor:
-        """The state (B, width) behind the last real step of padded sequences (B, T, 3) with their lengths (B,)."""
+        """The state (B, width) after the last real step of padded sequences (B, T, 3) with their lengths (B,)."""
         # Longest first, then step by step: the rows of step 0, of step 1, …, of sequences still alive
         packed = pack_padded_sequence(steps, lengths.cpu(), batch_first=True, enforce_sorted=False)
         alive = packed.batch_sizes.tolist()
         cells, rows = packed.data, alive
-        if not self.arm.masked:
+        if not self.masked:
             cells = steps[packed.sorted_indices].transpose(0, 1).flatten(0, 1)  # (T·B, 3)
             rows = [len(steps)] * steps.shape[1]
         a = self.input(cells)  # (cells, 3·width)

@@ -6,21 +6,19 @@ import numpy as np
 import torch
 
 from normviz.lab.probe import token_norms
-
-#: Bins of token length over root-mean-square length, ten to a factor of ten; what lies beyond falls into the end bins.
-EDGES = np.logspace(-3, 2, 51)
+from normviz.series import LENGTH_EDGES
 
 LONGEST = 6  # tokens kept of each block and site
 
 
-class Inside:
-    """Collects looks; give it to `train` as `on_batch`.
+class Looks:
+    """What the tokens of some steps look like: `train(recipe, on_batch=Looks((0, 40)))` fills its list `looks`.
 
-    looks: one dict per step: `step`; `images`, the indices of the batch in the training set; `contrast`, the
+    A look is a dict: `step`; `images`, the indices of the batch in the training set; `contrast`, the
     factor that jitter multiplied each image by; and for each site of `token_norms` a list over the blocks of
-    {"ratio": longest over root-mean-square length, "counts": histogram over EDGES,
+    {"ratio": longest over root-mean-square length, "counts": histogram over `normviz.series.LENGTH_EDGES`,
      "longest": [[image of the batch, patch, length over root-mean-square length], …]}.
-    `test` has the longest token of the residual stream over all test images, behind every block, [length, image,
+    `test` has the longest token of the residual stream over all test images, after every block, [length, image,
     patch]: with each batch's own statistics ("batch") and with the running ones, as in evaluation ("running").
     """
 
@@ -39,12 +37,12 @@ class Inside:
 
 
 def longest_in_test(model, images, batch: int = 64) -> dict[str, list]:
-    """The longest token of the stream behind every block, over all test images: [length, image, patch].
+    """The longest token of the stream after every block, over all test images: [length, image, patch].
 
     "batch": by the statistics of each batch of `batch` images; "running": by the running ones.  A length that is
     not finite counts as the longest.  The model's mode and statistics stay.
     """
-    was_training, found = model.training, {}
+    was_training, result = model.training, {}
     parts = images.test_x.split(batch)
     try:
         for name, training in (("batch", True), ("running", False)):
@@ -54,14 +52,14 @@ def longest_in_test(model, images, batch: int = 64) -> dict[str, list]:
             at = lengths.nan_to_num(nan=torch.inf).argmax(1)
             tokens = lengths.shape[1] // len(images.test_x)
             rows = zip(lengths.gather(1, at[:, None])[:, 0].tolist(), at.tolist(), strict=True)
-            found[name] = [[length, *divmod(index, tokens)] for length, index in rows]
+            result[name] = [[length, *divmod(index, tokens)] for length, index in rows]
     finally:
         model.train(was_training)
-    return found
+    return result
 
 
 def _contrast(x, batches, step: int) -> list[float]:
-    """Flips and shifts move the pixels, so the factor is told by the image's largest magnitude."""
+    """The jitter's factor on each image, by its largest magnitude, as flips and shifts move the pixels."""
     plain = batches.images.standardise(batches.images.train_x[batches.indices(step)])
     return (x.abs().amax((1, 2, 3)) / plain.abs().amax((1, 2, 3))).tolist()
 
@@ -71,10 +69,10 @@ def _describe(lengths: torch.Tensor) -> dict:
     ratios = (lengths / lengths.square().mean().sqrt()).cpu()
     top = ratios.flatten().topk(min(LONGEST, ratios.numel()))
     # NaN has no place in a histogram: a look at a NaN model says so by its ratio
-    finite = np.clip(ratios[ratios.isfinite()].numpy(), EDGES[0], EDGES[-1])
+    finite = np.clip(ratios[ratios.isfinite()].numpy(), LENGTH_EDGES[0], LENGTH_EDGES[-1])
     places = (divmod(index, ratios.shape[1]) for index in top.indices.tolist())
     return {
         "ratio": top.values[0].item(),
-        "counts": np.histogram(finite, EDGES)[0].tolist(),
+        "counts": np.histogram(finite, LENGTH_EDGES)[0].tolist(),
         "longest": [[*place, value] for place, value in zip(places, top.values.tolist(), strict=True)],
     }

@@ -1,0 +1,141 @@
+"""CIFAR-10 (Krizhevsky 2009) in its binary layout: fetched once, verified, and kept in the user's cache."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tarfile
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from normviz.files import locked
+from normviz.lab.errors import DataError
+
+SOURCES = (
+    "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+    "https://cave.cs.toronto.edu/kriz/cifar-10-binary.tar.gz",
+)
+SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
+FOLDER = "cifar-10-batches-bin"
+VARIABLE = "NORMVIZ_CIFAR10"
+_FILES = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
+_RECORD = 1 + 3 * 32 * 32  # a label, then the red, green and blue planes
+
+
+def read_cifar10(folder=None, *, cache=None) -> tuple[np.ndarray, ...]:
+    """Images, uint8 (N, 3, 32, 32), and labels, int64 (N,), to train on; then those to test on.
+
+    folder: an unpacked `cifar-10-batches-bin`; the environment variable NORMVIZ_CIFAR10 names one too.  It
+        needs test_batch.bin and at least one data_batch_*.bin, each any whole number of records.
+    cache: where to keep the download otherwise; by default the user's cache folder.
+
+    Raises DataError for a folder without these files, a truncated or damaged file, and where neither source
+    can be reached.
+    """
+    named = f"folder={str(folder)!r}" if folder else f"{VARIABLE}={os.environ.get(VARIABLE)!r}"
+    folder = folder or os.environ.get(VARIABLE)
+    if folder:
+        folder = Path(folder).expanduser()
+        train = [folder / name for name in _FILES[:-1] if (folder / name).is_file()]
+        if not train or not (folder / _FILES[-1]).is_file():
+            hint = f"; it is in {folder / FOLDER}" if (folder / FOLDER).is_dir() else ""
+            raise DataError(
+                f"no CIFAR-10 in {folder} ({named}): it needs test_batch.bin and at least one of data_batch_1.bin … "
+                f"data_batch_5.bin, the files of the binary archive {SOURCES[0]}{hint}"
+            )
+    else:
+        folder = fetch_cifar10(cache)
+        train = [folder / name for name in _FILES[:-1]]
+    parts = [_records(path) for path in train]
+    x, y = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return (x, y, *_records(folder / _FILES[-1]))
+
+
+def _records(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    if not _whole(path):
+        size = path.stat().st_size
+        raise DataError(
+            f"{path} is truncated: {size:,} bytes are {size // _RECORD:,} whole records of {_RECORD:,} bytes "
+            f"and {size % _RECORD:,} bytes more; fetch it again"
+        )
+    records = np.fromfile(path, dtype=np.uint8).reshape(-1, _RECORD)
+    labels = records[:, 0].astype(np.int64)
+    if labels.max() > 9:
+        at = int(np.argmax(labels > 9))
+        raise DataError(f"{path} is damaged: record {at} has label {labels[at]}; CIFAR-10 has labels 0 to 9")
+    return records[:, 1:].reshape(-1, 3, 32, 32).copy(), labels
+
+
+def _whole(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0 and path.stat().st_size % _RECORD == 0
+
+
+def fetch_cifar10(cache=None) -> Path:
+    """The unpacked archive's folder in `cache`, downloaded and verified (sha256) where a file of it is not whole.
+
+    Nothing half-written is ever left under its final name; of several processes one downloads and the others wait.
+    Raises DataError, naming both sources and the way around, where the archive cannot be had or the cache cannot be
+    written.
+    """
+    import pooch
+
+    cache = Path(cache or pooch.os_cache("normviz"))
+    folder = cache / FOLDER
+
+    def complete() -> bool:
+        return all(_whole(folder / name) for name in _FILES)
+
+    try:
+        if complete():
+            return folder
+        cache.mkdir(parents=True, exist_ok=True)
+        with locked(cache), tempfile.TemporaryDirectory(dir=cache, prefix=".fetch-") as place:
+            if complete():  # another process was first
+                return folder
+            files = _extract(_download(Path(place)), Path(place))
+            folder.mkdir(exist_ok=True)
+            for file in files:
+                os.replace(file, folder / file.name)
+    except OSError as error:
+        raise DataError(f"CIFAR-10 cannot be kept in {cache}: {error}. {_way_around()}") from error
+    return folder
+
+
+def _way_around() -> str:
+    return (
+        f"Unpack {' or '.join(SOURCES)} yourself and name its folder {FOLDER} by folder=… "
+        f"(--data-folder) or in the environment variable {VARIABLE}; data='digits' needs no download."
+    )
+
+
+def _download(place: Path) -> Path:
+    import pooch
+
+    problems = []
+    for url in SOURCES:
+        try:
+            loader = pooch.HTTPDownloader(progressbar=True, timeout=30)
+            known = f"sha256:{SHA256}"
+            return Path(pooch.retrieve(url, known, fname="cifar-10-binary.tar.gz", path=place, downloader=loader))
+        except PermissionError:
+            raise
+        except Exception as error:  # requests' errors share no base with pooch's ValueError for a wrong hash
+            words = " ".join(str(error).split())
+            problems.append(f"{url}: {type(error).__name__}: {words[:200]}{'…' * (len(words) > 200)}")
+    raise DataError(f"CIFAR-10 could not be fetched ({'; '.join(problems)}). {_way_around()}")
+
+
+def _extract(archive: Path, folder: Path) -> list[Path]:
+    """The six files of records, nothing else: no name in the archive can lead out of the folder."""
+    wanted = {f"{FOLDER}/{name}": folder / name for name in _FILES}
+    files = list(wanted.values())
+    with tarfile.open(archive, "r:gz") as tar:
+        for member in tar:
+            if member.isfile() and (target := wanted.pop(member.name, None)):
+                with tar.extractfile(member) as source, open(target, "wb") as file:
+                    shutil.copyfileobj(source, file)
+    if wanted:
+        raise DataError(f"the archive lacks {', '.join(sorted(wanted))}; try again")
+    return files
