@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from strategies import cases, random_tensor
 
 import normviz as nv
-from normviz.methods import axes_of
-from normviz.picture import axes as explorer
-from normviz.picture.block import block
-from normviz.picture.figures import block_scene
-from normviz.picture.scene import DRAWN, Box, Cells, Label, Scene, Strokes
+from normviz.draw import block_scene
+from normviz.explore.axes import Axes
+from normviz.norms import axes_of
+from normviz.picture.block import DRAWN, Cells, block
+from normviz.picture.scene import Box, Label, Scene, Strokes, with_caption
 from normviz.picture.svg import to_svg
 
 unhurried = settings(deadline=None)  # the studies that may share the machine are no reason to fail
@@ -83,7 +83,7 @@ def texts(scene):
 
 def drawing(cells, *items, box=None):
     """A scene of one block, or of the items given."""
-    return Scene(600, 500, "", list(items) or block(cells, box or Box(0, 0, 430, 400)))
+    return Scene(600, 500, list(items) or block(cells, box or Box(0, 0, 430, 400)))
 
 
 def assert_data(case, faces):
@@ -95,7 +95,9 @@ def assert_data(case, faces):
 
 
 def explorer_scene(case, **options):
-    """The explorer's whole picture: block, sheet, legend and histograms."""
-    state = explorer.State(case.method, case.cursor, case.groups or 1, layout=case.layout, **options)
-    x = torch.from_numpy(case.x)
-    return explorer.scene(x, state, explorer.read(x, state), with_caption=True)
+    """The axes explorer's whole picture: block, sheet, legend and histograms."""
+    groups = {"num_groups": case.groups} if case.groups else {}
+    state = Axes(
+        x=case.x, method=case.method, cursor=case.cursor, sizes=case.x.shape, layout=case.layout, **groups, **options
+    )
+    return with_caption(state.scene())

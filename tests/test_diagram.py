@@ -7,27 +7,20 @@ import pytest
 import torch
 from torch import nn
 
-import normviz as nv
-from normviz.lab import ARMS, ViT
-from normviz.picture.colors import GREY, PAPER
-from normviz.picture.diagram import SLOT_COLORS, vit_block, walk
+from normviz import draw
+from normviz.arms import ARMS, arms_of
+from normviz.draw.vit import walk
+from normviz.lab import ViT
+from normviz.norms import METHODS
+from normviz.picture.color import GREY, PAPER
 from normviz.picture.scene import Label, Shapes, Strokes
 from normviz.picture.svg import to_svg
 
+vit_block = draw.vit_block_scene
 SMALL = {"depth": 2, "width": 24, "heads": 3}
-SHORT = {
-    "LayerNorm": "LN over D",
-    "BatchNorm1d": "BN over B, T",
-    "RMSNorm": "RMS over D",
-    "Identity": "empty",
-}
+SHORT = {"LayerNorm": "LN over D", "BatchNorm1d": "BN over B, T", "RMSNorm": "RMS over D", "Identity": "empty"}
 OWN = {"Gain": "× ", "DyT": "DyT", "Derf": "Derf", "PRepBN": "PRepBN", "RBN": "RBN"}  # not of the table: grey
-COLOR = {
-    "LN": SLOT_COLORS["layer_token"],
-    "BN": SLOT_COLORS["batch"],
-    "RMS": SLOT_COLORS["rms"],
-    "empty": PAPER,
-}
+COLOR = {row.short: row.color for row in METHODS.values()} | {"empty": PAPER}
 
 
 def texts(scene):
@@ -41,7 +34,7 @@ def boxes(scene):
 
 
 @pytest.mark.parametrize("ffn", ["gelu", "swiglu"])
-@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("arm", arms_of("vit"))
 def test_every_arm_is_drawn_as_its_modules_are(arm, ffn):
     model = ViT(arm, ffn=ffn, **SMALL)
     scene = vit_block(model)
@@ -70,9 +63,7 @@ def test_shapes_on_the_arrows_are_those_of_the_tensors():
     handed = []
     block = model.blocks[0]
     for module in (block.norm1, block.attention, block.norm2, block.ffn.fc1, block.ffn.norm, block.ffn.fc2):
-        module.register_forward_hook(
-            lambda m, inputs, out: handed.append((inputs[0].shape[1:], out.shape[1:]))
-        )
+        module.register_forward_hook(lambda m, inputs, out: handed.append((inputs[0].shape[1:], out.shape[1:])))
     model(torch.zeros(2, 1, 16, 16))
     shapes = [part.shape for part in walk(model).parts if part.kind not in ("act", "sum")]
     assert shapes == [tuple(out) for _, out in handed]
@@ -108,7 +99,7 @@ def test_another_module_is_another_picture(name, make, says):
 def test_the_model_stays_as_it_was():
     model = ViT("bn", seed=0, **SMALL).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    nv.draw_vit_block(model)
+    draw.vit_block(model)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert model.blocks[0].training and not any(m._forward_hooks for m in model.modules())
 
@@ -123,7 +114,25 @@ def test_side_by_side_and_in_rows():
     for item in scene.items:
         if isinstance(item, Label):
             assert 0 < item.x < scene.width and 0 < item.y < scene.height
-    assert nv.draw_vit_block(*models).alt == scene.alt
+    assert draw.vit_block(*models).alt == scene.alt
+
+
+def test_a_diverged_model_is_drawn_all_the_same():
+    for spoil in (float("nan"), float("inf"), 3e38):
+        model = ViT("bn+ffnbn", **SMALL)
+        same = vit_block(model).alt
+        for weight in model.parameters():
+            weight.data.fill_(spoil)
+        model.blocks[0].norm1[0].running_var.fill_(spoil) if hasattr(model.blocks[0].norm1, "__getitem__") else None
+        assert vit_block(model).alt == same
+        assert not torch.isfinite(next(model.parameters())).all() or spoil == 3e38
+        model.blocks[0] = PostNorm(model.blocks[0])
+        with pytest.raises(ValueError, match="no diagram is drawn"):
+            vit_block(model)
+
+
+def test_colours_are_those_of_the_arms():
+    assert COLOR["LN"] == ARMS["ln"].color and COLOR["BN"] == ARMS["bn"].color and COLOR["RMS"] == ARMS["rms"].color
 
 
 class PostNorm(nn.Module):
@@ -142,19 +151,18 @@ class PostNorm(nn.Module):
 def test_what_cannot_be_drawn_is_refused():
     for wrong in (nn.Linear(2, 2), nn.TransformerEncoderLayer(8, 2), None):
         with pytest.raises(TypeError, match=r"has no norm slots in sight .*normviz\.lab\.ViT"):
-            nv.draw_vit_block(wrong)
+            draw.vit_block(wrong)
     with pytest.raises(ValueError, match="needs a model"):
-        nv.draw_vit_block()
+        draw.vit_block()
     with pytest.raises(ValueError, match="block=2 is not there; the model takes 0 to 1"):
-        nv.draw_vit_block(ViT("ln", **SMALL), block=2)
+        draw.vit_block(ViT("ln", **SMALL), block=2)
     model = ViT("ln", **SMALL)
     model.blocks[0] = PostNorm(model.blocks[0])
     with pytest.raises(ValueError, match="no diagram is drawn"):
-        nv.draw_vit_block(model)
+        draw.vit_block(model)
 
 
 def test_a_picture_needs_no_lab():
-    code = (
-        "import sys, normviz.picture.diagram; sys.exit(any(m.startswith('normviz.lab') for m in sys.modules))"
-    )
+    heavy = ("normviz.lab", "torch", "matplotlib", "ipywidgets", "sklearn")
+    code = f"import sys, normviz.draw; sys.exit(any(m.startswith({heavy}) for m in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -8,8 +8,9 @@ from matplotlib.image import imread
 from PIL import Image
 
 from normviz.__main__ import main
-from normviz.gallery import IMAGES, write_image
-from normviz.picture.colors import HUES, rgb
+from normviz.arms import HUES
+from normviz.draw.gallery import IMAGES, write_image
+from normviz.picture.color import rgb
 
 COMMITTED = Path(__file__).resolve().parents[1] / "images"
 #: Fonts are rasterised a little differently from one freetype to the next: only so many pixels may differ clearly

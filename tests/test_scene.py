@@ -6,33 +6,30 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from drawings import (
-    assert_data,
-    cells_of,
-    drawing,
-    drawn,
-    labels_of,
-    ncp,
-    scene_of,
-    strokes,
-    tensors,
-    texts,
-    unhurried,
-)
+from drawings import assert_data, cells_of, drawing, drawn, labels_of, ncp, scene_of, strokes, tensors, texts, unhurried
 from hypothesis import given
 from hypothesis import strategies as st
 
-from normviz.picture.block import sheet
-from normviz.picture.colors import (
-    GREY,
-    HUES,
-    MARK_NAMES,
-    MARKS,
-    SET_FILLS,
-    hues_of,
+from normviz.draw import block_scene
+from normviz.picture.block import DRAWN, cells_legend, sheet
+from normviz.picture.color import GREY, HUES, MARK_NAMES, MARKS, SET_FILLS, hues_of
+from normviz.picture.scene import (
+    Box,
+    Label,
+    Raster,
+    Scene,
+    Shapes,
+    Strokes,
+    arrange,
+    grid_rects,
+    open_path,
+    paragraph,
+    rect,
+    rects,
+    ring,
+    with_caption,
 )
-from normviz.picture.figures import block_scene
-from normviz.picture.scene import DRAWN, Box, Label, legend
+from normviz.picture.text import text_width
 
 
 @unhurried
@@ -55,11 +52,7 @@ def test_hues_are_told_apart_on_every_side():
 def visible_surface(low, high):
     """The three visible sides of a box of cells (n, c, p), a cell once for each side it is on."""
     spans = [range(a, b) for a, b in zip(low, high, strict=True)]
-    front, top, right = (
-        (spans[0][:1], *spans[1:]),
-        (*spans[:2], spans[2][:1]),
-        (spans[0], spans[1][-1:], spans[2]),
-    )
+    front, top, right = ((spans[0][:1], *spans[1:]), (*spans[:2], spans[2][:1]), (spans[0], spans[1][-1:], spans[2]))
     return sorted(cell for side in (front, top, right) for cell in product(*side))
 
 
@@ -95,11 +88,7 @@ def test_the_cursors_outline_bounds_its_set(case, window):
     assert np.abs(homogeneous @ projection - point).max() < 0.11  # the SVG rounds to 0.1 px
 
     whole = np.array(
-        [
-            ncp(cell, case)
-            for cell in np.ndindex(case.x.shape)
-            if labels_of(case)[cell] == labels_of(case)[case.cursor]
-        ]
+        [ncp(cell, case) for cell in np.ndindex(case.x.shape) if labels_of(case)[cell] == labels_of(case)[case.cursor]]
     )
     inside = whole[((whole >= shift) & (whole < shift + cells.shape)).all(axis=1)]
     low, high = inside.min(axis=0), inside.max(axis=0) + 1
@@ -115,9 +104,7 @@ def test_the_cursors_outline_bounds_its_set(case, window):
             expected.add(rounded(np.column_stack([edge, [1, 1]]) @ projection))
     outline = strokes(scene, "set-outline")
     assert len(outline) == len(expected) == 12
-    near = np.array(
-        [[abs(np.array(a) - b).max() for b in (np.array(rounded(s)) for s in outline)] for a in expected]
-    )
+    near = np.array([[abs(np.array(a) - b).max() for b in (np.array(rounded(s)) for s in outline)] for a in expected])
     assert (near.min(axis=1) < 0.3).all()
 
     assert sorted(ncp(f.cell, case) for f in drawn(scene, "set-cell")) == visible_surface(low, high)
@@ -150,9 +137,7 @@ def test_the_sheet_holds_each_cell_once_and_outlines_the_set(case, window, size)
         for along in (0, 1):
             a, b = outline[:, 0], outline[:, 1]
             across = 1 - along
-            spans = (np.minimum(a, b)[:, across] < centre[across]) & (
-                centre[across] < np.maximum(a, b)[:, across]
-            )
+            spans = (np.minimum(a, b)[:, across] < centre[across]) & (centre[across] < np.maximum(a, b)[:, across])
             hits = spans & (a[:, along] < centre[along])
             assert bool(hits.sum() % 2) == (face.set == labels_of(case)[case.cursor])
     inner = {rounded(s) for s in outline}
@@ -180,16 +165,12 @@ def test_values_off_the_scale_carry_marks_and_the_legend_names_them(case, kinds,
     for face in drawn(scene, "sheet-cell"):
         x = case.x[face.cell]
         kind = next((k for k, v in SPECIAL.items() if x == v or (k == "nan" and np.isnan(x))), None)
-        close = [
-            text
-            for (left, top), text in at.items()
-            if np.abs(face.points.mean(axis=0) - (left, top)).max() < 0.2
-        ]
+        close = [text for (left, top), text in at.items() if np.abs(face.points.mean(axis=0) - (left, top)).max() < 0.2]
         assert close == ([MARKS[kind]] if kind else [])
         assert (face.fill == GREY) == (not np.isfinite(x))
         special += kind is not None
     assert len(marks) == special
-    named = " ".join(texts(drawing(cells, *legend(cells, 0, 0))))
+    named = " ".join(texts(drawing(cells, *cells_legend(cells, 0, 0))))
     for kind, word in MARK_NAMES.items():
         assert (f"{MARKS[kind]} {word}" in named) == (kind in found)
 
@@ -215,9 +196,7 @@ def test_marks_are_drawn_on_the_block_too():
     ],
 )
 def test_axes_are_labelled_with_size_and_meaning(shape, layout, expected):
-    labels = {
-        t for t in texts(block_scene(np.ones(shape), "layer", layout=layout)) if re.match(r"\S+=\S+ \(", t)
-    }
+    labels = {t for t in texts(block_scene(np.ones(shape), "layer", layout=layout)) if re.match(r"\S+=\S+ \(", t)}
     assert labels == expected
 
 
@@ -239,9 +218,7 @@ def test_a_block_too_large_is_cut_around_the_cursor_and_says_so(shape, data):
     shown = [sorted({ncp(face.cell, case)[i] for face in faces}) for i in range(3)]
     whole = (shape[0], shape[1], shape[2] * shape[3])
     parts = []
-    for name, seen, total, most in zip(
-        ("samples", "channels", "positions"), shown, whole, DRAWN, strict=True
-    ):
+    for name, seen, total, most in zip(("samples", "channels", "positions"), shown, whole, DRAWN, strict=True):
         assert seen == list(range(seen[0], seen[-1] + 1)) and len(seen) == min(total, most)
         if len(seen) < total:
             parts.append(f"{name} {seen[0]}–{seen[-1]} of {total}")
@@ -249,3 +226,81 @@ def test_a_block_too_large_is_cut_around_the_cursor_and_says_so(shape, data):
     foot = " ".join(texts(scene))
     assert (sentence in scene.alt) == (sentence in foot) == bool(parts)
     assert ("Too large" in foot) == bool(parts)
+
+
+def test_corners_and_outlines():
+    box = Box(3, 5, 10, 20)
+    assert rect(box).tolist() == [[3, 5], [13, 5], [13, 25], [3, 25]]
+    assert (box.right, box.bottom, box.center) == (13, 25, (8, 15))
+    assert box.inset(1) == Box(4, 6, 8, 18) and box.inset(1, 2) == Box(4, 7, 8, 16)
+    assert box.inset(1, 2, 3, 4) == Box(4, 7, 6, 14)
+    two = rects([0, 1], 0, [1, 3], [2, 4])
+    assert two.shape == (2, 4, 2) and two[1].tolist() == [[1, 0], [3, 0], [3, 4], [1, 4]]
+    cells = grid_rects(Box(0, 0, 6, 4), 2, 3)
+    assert cells.shape == (6, 4, 2) and cells[4].tolist() == [[2, 2], [4, 2], [4, 4], [2, 4]]
+    segments = ring(two)
+    assert segments.shape == (8, 2, 2)
+    for around, corners in zip(segments.reshape(2, 4, 2, 2), two, strict=True):
+        np.testing.assert_array_equal(around[:, 0], corners)
+        np.testing.assert_array_equal(around[:, 1], np.roll(corners, -1, axis=0))
+    assert open_path([(0, 0), (1, 1), (np.nan, 2), (3, 3), (4, 4)]).tolist() == [[[0, 0], [1, 1]], [[3, 3], [4, 4]]]
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=300), st.integers(40, 400), st.booleans())
+def test_a_paragraph_keeps_every_word_within_its_width(text, width, bold):
+    lines = paragraph(text, 7, 20, width, bold=bold)
+    assert " ".join(line.text for line in lines).split() == text.split()
+    for k, line in enumerate(lines):
+        assert (line.x, line.y) == (7, pytest.approx(20 + 16 * k))
+        assert line.width <= width or len(line.text.split()) == 1
+        if k:  # it could not have stood in the line above
+            assert text_width(f"{lines[k - 1].text} {line.text.split()[0]}", 12, bold) > width
+
+
+def test_labels_that_collide_or_leave_the_sheet_are_known():
+    a, b, c = Label(10, 20, "one"), Label(20, 22, "two"), Label(10, 60, "three")
+    scene = Scene(100, 80, [a, b, c])
+    assert scene.overlaps() == [(a, b)] and scene.labels_outside() == []
+    up, across = Label(50, 70, "upright", angle=90), Label(40, 50, "across")
+    assert Scene(100, 80, [up], backdrop=[across]).overlaps() == [(across, up)]
+    assert Scene(100, 80, [up, Label(56, 50, "across")]).overlaps() == []
+    edges = [Label(90, 20, "right"), Label(2, 20, "left", anchor="end"), Label(50, 5, "top"), Label(9, 79, "bottom")]
+    edges += [Label(50, 15, "top", angle=90), Label(4, 70, "left", angle=90)]
+    for label in edges:
+        assert Scene(100, 80, [label]).labels_outside() == [label], label
+    halo = [Label(10, 20, "word", color="#FFFFFF"), Label(11, 20, "word")]
+    assert Scene(100, 80, [*halo, Label(12, 20, " ")]).overlaps() == []
+
+
+@given(st.sampled_from(["start", "middle", "end"]), st.sampled_from([0, 90, -90, 180]))
+def test_the_extent_of_a_turned_label_is_its_upright_one_turned(anchor, angle):
+    upright = np.reshape(Label(0, 0, "a word", anchor=anchor).extent, (2, 2))
+    turn = np.radians(-angle)  # y points down
+    matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    corners = upright @ matrix.T
+    found = np.reshape(Label(0, 0, "a word", anchor=anchor, angle=angle).extent, (2, 2))
+    np.testing.assert_allclose(found, [corners.min(axis=0), corners.max(axis=0)], atol=1e-9)
+
+
+def test_pictures_side_by_side_keep_their_size_and_words():
+    def some(alt):
+        items = [Label(1, 2, alt), Shapes(rects(0, 0, 1, 1), [GREY]), Strokes(ring(rect(Box(0, 0, 1, 1))))]
+        items.append(Raster(0, 0, 1, 1, np.zeros((1, 1, 3), np.uint8)))
+        return Scene(40, 30, items[1:], alt, backdrop=items[:1])
+
+    one, two = some("one"), some("two")
+    both, column = arrange([one, two], 2, gap=10), arrange([one, two], gap=10)
+    assert (both.width, both.height) == (2 * one.width + 10, one.height)
+    assert (column.width, column.height) == (one.width, 2 * one.height + 10)
+    assert both.alt == "one two"
+    for moved, kept in zip(both.items[4:], two.drawn, strict=True):
+        if isinstance(kept, (Label, Raster)):
+            assert (moved.x, moved.y) == (kept.x + 50, kept.y)
+        else:
+            np.testing.assert_array_equal(moved.points, np.asarray(kept.points) + (50, 0))
+
+
+def test_the_caption_is_the_alt_text():
+    scene = with_caption(Scene(200, 30, alt="Words that need more than a single line of two hundred pixels."))
+    assert " ".join(texts(scene)) == scene.alt and len(scene.items) > 1
+    assert not scene.labels_outside() and scene.height == 30 + 16 * len(scene.items) + 6

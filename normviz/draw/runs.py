@@ -23,20 +23,22 @@ from normviz.series import last_tenth, smooth
 CHANCE = math.log(10)  # the loss of a model that says the same for every image of ten classes
 
 
-def head(heading: str, entries: Sequence, x: float, width: float) -> tuple[list, float]:
-    """A heading with a legend beside it, or beneath it where it does not fit; and where the chart may begin."""
+def head(heading: str, entries: Sequence, x: float, width: float, note: str = "") -> tuple[list, float]:
+    """A heading with a legend beside it, or beneath where it does not fit; a note beneath; where the chart may begin."""
     title = Label(x, 28, heading, 13, bold=True)
-    start = x + title.width + 26 if heading else x
-    beside = legend(entries, start, 28)
-    if beside and max(item.extent[2] for item in beside if isinstance(item, Label)) > x + width:
-        beside = legend(entries, x, 48, width)
-    ends = [item.y for item in beside if isinstance(item, Label)]
-    return [title, *beside], max([28, *ends]) + 16
+    items = legend(entries, x + title.width + 26 if heading else x, 28)
+    if items and max(item.extent[2] for item in items if isinstance(item, Label)) > x + width:
+        items = legend(entries, x, 48, width)
+    bottom = max([28, *(item.y for item in items if isinstance(item, Label))])
+    if note:
+        bottom += 18
+        items.append(Label(x, bottom, note, color=MUTED))
+    return [title, *items], bottom + 16
 
 
-def panel_chart(scene: Scene, heading: str, entries: Sequence, x, y, *, left: float = 62, **axes) -> Chart:
+def panel_chart(scene: Scene, heading: str, entries: Sequence, x, y, *, left=62.0, note="", **axes) -> Chart:
     """A chart that fills a scene below its heading and legend, both drawn already."""
-    items, top = head(heading, entries, left, scene.width - left - 12)
+    items, top = head(heading, entries, left, scene.width - left - 12, note)
     scene.items += items
     return Chart(Box(left, top, scene.width - left - 20, scene.height - top - 46), x, y, **axes)
 
@@ -66,8 +68,8 @@ def loss_scene(
     """Training loss over steps: every seed a thin line, the median of an arm's seeds a thick one, NaN a cross.
 
     runs: histories, or a dict of arm -> one array of losses or several.  steps: how far the axis reaches; by default to
-    the end of the longest run.  keyed: with the names of the arms; several panels need them once only.  note: a few
-    words beside the heading.  Curves are smoothed as verdicts are judged by (`normviz.series.smooth`); the numbers in
+    the end of the longest run.  keyed: with the names of the arms; several panels need them once only.  note: a line
+    beneath the heading.  Curves are smoothed as verdicts are judged by (`normviz.series.smooth`); the numbers in
     the alt text are not.  Raises ValueError where there is no curve.
     """
     arms = by_arm(runs)
@@ -75,10 +77,11 @@ def loss_scene(
     low = min((float(np.nanmin(c)) for cs in arms.values() for c in cs if np.isfinite(c).any()), default=0.1)
     limits = (max(1e-4, min(low, 0.5)), 2 * chance) if log else (0.0, 1.35 * chance)
     scene = Scene(*size)
-    entries = [*(map(style_of, arms) if keyed else ()), *([("", note)] if note else ())]
+    entries = [style_of(arm) for arm in arms] if keyed else []
     chart = panel_chart(
-        scene, heading, entries, (0, max(steps or known, 2)), limits, x_name="step", y_name="training loss", log_y=log
-    )
+        scene, heading, entries, (0, max(steps or known, 2)), limits, note=note, x_name="step", y_name="training loss",
+        log_y=log,
+    )  # fmt: skip
     words, crosses = [], []
     for arm, curves in arms.items():
         style = style_of(arm)
@@ -282,18 +285,20 @@ def sweep_scene(
     everything = np.concatenate(groups)
     if not np.isfinite(everything).all():
         raise ValueError("values holds a value that is not finite; leave such runs out and say so")
-    low = float(everything[everything > 0].min(initial=1.0))
-    limits = limits or (0.8 * low, 1.25 * max(low, float(everything.max())))
+    positive = everything[everything > 0]
+    low, most = (positive.min(), positive.max()) if positive.size else (0.1, 1.0)
+    limits = limits or (0.8 * float(low), 1.25 * float(most))
     scene, room = Scene(*size), (settings[-1] / settings[0] if len(settings) > 1 else 2.0) ** 0.04
     chart = panel_chart(
         scene, heading, [style_of(arm) for arm in table], (settings[0] / room, settings[-1] * room), limits,
         left=66, x_name=x_name, y_name=y_name, log_x=True, log_y=True, x_ticks={x: f"{x:g}" for x in settings},
     )  # fmt: skip
     words = []
+    for arm, cells in table.items():  # all bands before all lines
+        chart.band(list(cells), *([pick(v) for v in cells.values()] for pick in (np.min, np.max)), style_of(arm).color,
+                   name=f"band-{arm}")  # fmt: skip
     for arm, cells in table.items():
-        style, xs = style_of(arm), np.array(list(cells))
-        least, most, mean = (np.array([pick(seeds) for seeds in cells.values()]) for pick in (np.min, np.max, np.mean))
-        chart.band(xs, least, most, style.color, name=f"band-{arm}")
+        style, xs, mean = style_of(arm), np.array(list(cells)), np.array([seeds.mean() for seeds in cells.values()])
         chart.line(xs, mean, style, 2.6, f"mean-{arm}")
         each = np.repeat(xs, [seeds.size for seeds in cells.values()])
         chart.dots(each, np.concatenate(list(cells.values())), style, 3.4, name=f"mark-{arm}")
@@ -327,8 +332,9 @@ def evaluation_scene(histories: Iterable) -> Scene:
         raise ValueError("histories holds no evaluation; it takes the histories of lab.train or lab.load_study")
     values = np.array([row[name] for runs in arms.values() for run in runs for row in run for name in LOSSES], float)
     finite = values[np.isfinite(values) & (values > 0)]
-    limits = (min(0.1, float(finite.min(initial=1.0))), 30 * float(finite.max(initial=10.0)))
     crosses = [] if np.isfinite(values).all() else [("", "× not finite")]
+    top = 30 * float(finite.max(initial=10.0)) if crosses else 2 * float(finite.max(initial=1.0))
+    limits = (min(0.1, float(finite.min(initial=1.0))), top)
     items, top = head("", [*LOSSES.values(), *crosses], 66, NOTEBOOK_WIDTH - 80)
     scene, pitch, words = Scene(NOTEBOOK_WIDTH, 356, items), (NOTEBOOK_WIDTH - 6) / len(arms), []
     for i, (arm, runs) in enumerate(arms.items()):

@@ -321,9 +321,11 @@ def _axis_labels(view: _Projection, cells: Cells, box: Box) -> list:
     words = {role: axis_label(cells.axes, role) for role in AXIS_COLORS}
     end, size = min(box.right, right + 60), {role: text_width(text, TEXT, True) for role, text in words.items()}
     middle = min(below[0], end - size["sample"] - 8 - size["channel"] / 2)  # the two share a line
+    middle = max(middle, box.x + size["channel"] / 2)
+    meet = middle - size["channel"] / 2 < left[0] - 4  # a small block: the upright text ends above the other
     place = {
-        "channel": (max(middle, box.x + size["channel"] / 2), below[1] + 17, "middle", 0),
-        "position": (left[0] - 9, left[1], "middle", 90),
+        "channel": (middle, below[1] + 17, "middle", 0),
+        "position": (left[0] - 9, min(left[1], below[1] + 5 - size["position"] / 2) if meet else left[1], "middle", 90),
         "sample": (end, below[1] + 17, "end", 0),
     }
     return [
@@ -344,7 +346,7 @@ def _set_numbers(cells: Cells, quads: dict[int, np.ndarray]) -> list:
         np.minimum.at(low, inverse, quads[face].min(axis=1))
         np.maximum.at(high, inverse, quads[face].max(axis=1))
         fresh = [i for i, k in enumerate(names.tolist()) if k not in done]
-        needed = [(7.5 * len(str(names[i])) + 2, 13) for i in fresh]
+        needed = [(text_width(str(names[i])) + 4, 13) for i in fresh]
         if any((high[i] - low[i] < need).any() for i, need in zip(fresh, needed, strict=True)):
             continue
         for i in fresh:

@@ -206,7 +206,8 @@ def _round_values(low: float, high: float) -> np.ndarray:
     """At least three multiples of 1, 2 or 5 times a power of ten between two ends, five of them where they fit."""
     raw = (high / 5 - low / 5) or 1.0
     base = 10.0 ** math.floor(math.log10(raw))
-    for factor in (next(k for k in (1, 2, 5, 10) if k * base >= raw * 0.999), 2, 1, 0.5):
+    first = next(k for k in (1, 2, 5, 10) if k * base >= raw * 0.999)
+    for factor in (k for k in (10, 5, 2, 1, 0.5) if k <= first):
         step = factor * base
         values = np.arange(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1) * step
         if len(values) >= 3 or low == high:
@@ -248,7 +249,8 @@ BINS = 32
 def shares(values: np.ndarray, limit: float) -> np.ndarray:
     """The share of the finite values in each of `BINS` even bins over ±limit; what lies beyond counts at the rim."""
     values = np.ravel(values)
-    scaled = np.clip(values[np.isfinite(values)] / limit, -1, 1)
+    with np.errstate(over="ignore"):
+        scaled = np.clip(values[np.isfinite(values)] / limit, -1, 1)
     # Ten times as fast as np.histogram, which looks at its bins first
     bins = np.minimum(((scaled + 1) * (BINS / 2)).astype(int), BINS - 1)
     return np.bincount(bins, minlength=BINS) / max(1, scaled.size)
@@ -261,10 +263,17 @@ def histogram(
 
     limit: the axis runs from -limit to +limit; top: the share that fills the height.
     """
-    words = {-limit: signed(-limit), 0.0: "0", limit: signed(limit)}
-    chart = Chart(
-        Box(box.x, box.y + 24, box.width, box.height - 44), (-limit, limit), (0, top), x_ticks=False, y_ticks=False
-    )
+    title, finite, statistics = Label(box.x, box.y + 11, heading, bold=True), chosen[np.isfinite(chosen)], []
+    if finite.size:
+        mean, std = mean_and_std(finite)
+        text = f"μ={number(mean)}  σ={number(std)}"
+        statistics = [Label(box.right, box.y + 11, text, anchor="end", color=MUTED)]
+        if title.width + statistics[0].width > box.width - 8:
+            statistics[0].y += 15
+    top_y = 13 + max(label.y for label in (title, *statistics))
+    area = Box(box.x, top_y, box.width, box.bottom - 20 - top_y)
+    chart = Chart(area, (-limit, limit), (0, top), x_ticks=False, y_ticks=False)
+    chart.items += [*statistics, *([title] if heading else [])]
     centres = limit * (2 * (np.arange(BINS) + 0.5) / BINS - 1)
     for values, style in (
         (everything, {"fills": GREY, "stroke": None, "name": "histogram-all"}),
@@ -272,16 +281,11 @@ def histogram(
     ):
         heights = shares(values, limit)
         chart.bars(centres, np.where(heights > 0, heights, np.nan), 0.88 * 2 * limit / BINS, **style)
-    for value, anchor in zip(words, ("start", "middle", "end"), strict=True):
-        chart.write(value, 0, words[value], dy=15, anchor=anchor, color=MUTED)
-    if heading:
-        chart.add(Label(box.x, box.y + 11, heading, bold=True))
-    finite = chosen[np.isfinite(chosen)]
+    for value, text, anchor in ((-limit, signed(-limit), "start"), (0, "0", "middle"), (limit, signed(limit), "end")):
+        chart.write(value, 0, text, dy=15, anchor=anchor, color=MUTED)
     if finite.size:
-        mean, std = mean_and_std(finite)
-        at = chart([np.clip(mean, -limit, limit)] * 2, [0, top])[None]
+        at = chart([mean, mean], [0, top])[None]
         chart.items += [Strokes(at, PAPER, 3.6), Strokes(at, INK, 1.6, dashed=True, name="mean")]
-        chart.add(Label(box.right, box.y + 11, f"μ={number(mean)}  σ={number(std)}", anchor="end", color=MUTED))
     return chart.items
 
 

@@ -106,6 +106,10 @@ _EM = {False: _table(_PLAIN), True: _table(_BOLD)}
 
 @lru_cache(maxsize=4096)
 def text_width(text: str, size: float = 12, bold: bool = False) -> float:
-    """How wide a line of text is in DejaVu Sans, in pixels.  A character that is not known counts as a wide one."""
+    """How wide a line of text in DejaVu Sans is, in pixels; an unknown character counts as a wide one.
+
+    It is the wider of what a browser makes of it and matplotlib, which rounds every character to whole pixels.
+    """
     table = _EM[bool(bold)]
-    return size * sum(table.get(c) or table.get(unicodedata.normalize("NFD", c)[0], 0.9) for c in text)
+    widths = [size * (table.get(c) or table.get(unicodedata.normalize("NFD", c)[0], 0.9)) for c in text]
+    return max(sum(widths), sum(map(round, widths)))
