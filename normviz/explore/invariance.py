@@ -1,0 +1,186 @@
+"""What a normalized output does not notice: its input scaled or shifted, its weights scaled.
+
+Sixteen patches of a digit go through a linear layer without bias (the filter bank of `samples`) and then through a
+norm.  The input of the norm is changed, and what the output moves by is shown cell by cell.
+Source: Ba, Kiros & Hinton 2016 (arXiv:1607.06450), section 5.1 and table 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from normviz.explore.base import Explorer
+from normviz.fields import choice, number
+from normviz.norms import METHODS, RunningStats, normalize
+from normviz.picture.color import INK, MARKS, MUTED, PAPER, VALUE_FILLS, readable_on, value_fills, value_limit
+from normviz.picture.scene import Box, Label, Scene, Shapes, Strokes, grid_rects, rect, rects, ring
+from normviz.picture.text import percent
+from normviz.samples import digit_features
+
+#: What the output comes from, and its name
+SHOWN = {None: "no norm"} | {method: METHODS[method].family for method in ("layer_token", "rms", "batch")}
+TOKENS, FEATURES = 16, 8
+TOKEN, FEATURE = 5, 2  # the ones that are changed
+SCALES = {f"{scale:g}": scale for scale in (0.125, 0.25, 0.5, 0.8, 1.0, 1.25, 2.0, 4.0, 8.0)}
+STILL = 0.01  # an output that moves by less than this share of its length is called still; what is left is ε
+LIMIT = 2.0  # of the maps of differences, in units of a normalized feature
+CELL = (15.5, 15.0)  # px, a feature wide, a token high
+
+
+class Scope(NamedTuple):
+    """Cells that are changed: in words, what the bars of a map are called (inside, outside if any), and an index."""
+
+    name: str
+    where: str
+    bars: tuple[str, ...]
+    cells: tuple[slice, slice]
+
+
+SCOPES = {
+    "token": Scope("one token", f"token {TOKEN}", ("that token", "other tokens"), np.s_[TOKEN : TOKEN + 1, :]),
+    "feature": Scope(
+        "one feature", f"feature {FEATURE}", ("that feature", "other features"), np.s_[:, FEATURE : FEATURE + 1]
+    ),
+    "all": Scope("everything", "every cell", ("everything",), np.s_[:, :]),
+}
+
+
+class Reading(NamedTuple):
+    """What the change does to the norm's input and to the outputs.
+
+    after: (16, 8), the changed input; moves: method (None: no norm) -> (16, 8) output after minus output before;
+    inside, outside: method -> length of that difference over the length of the output before, in the scope and in the
+    other cells (NaN if there are none).
+    """
+
+    after: np.ndarray
+    moves: dict[str | None, np.ndarray]
+    inside: dict[str | None, float]
+    outside: dict[str | None, float]
+
+    def is_still(self, method: str | None) -> bool:
+        """Whether the whole output moves by less than STILL of its length."""
+        return max(self.inside[method], np.nan_to_num(self.outside[method])) < STILL
+
+
+@lru_cache(maxsize=1)
+def summed_inputs() -> np.ndarray:
+    """The norm's input before any change: float64 (16 tokens, 8 features), from the patches of the first digit."""
+    return digit_features(1, FEATURES, 4, 4)[0].reshape(FEATURES, TOKENS).T.astype(float)
+
+
+def output(x: np.ndarray, method: str | None, evaluation: bool) -> np.ndarray:
+    """x (T, D) through a norm.  evaluation: BatchNorm has the statistics of the unchanged input stored."""
+    if method is None:
+        return x
+    if evaluation and METHODS[method].running:
+        stored = summed_inputs()
+        return normalize(x, method, running=RunningStats(stored.mean(0), stored.var(0, ddof=1)), training=False)
+    return normalize(x, method)
+
+
+def share(move: np.ndarray, old: np.ndarray) -> float:
+    """Length of a difference over the length of the output before."""
+    return float(np.linalg.norm(move) / np.linalg.norm(old)) if move.size else float("nan")
+
+
+@dataclass(frozen=True)
+class Invariance(Explorer):
+    """How far an output moves when the norm's input changes, or the weights before it.
+
+    scope: the cells that become scale · x + shift; weights: factor of the linear layer before the norm, which scales
+    every cell; evaluation: BatchNorm has the statistics of the unchanged input stored.
+    """
+
+    scope: str = choice("token", {scope.name: key for key, scope in SCOPES.items()}, "change")
+    scale: float = choice(4.0, SCALES, "scale x")
+    shift: float = number(1.0, least=-3, most=3, step=0.25, label="shift x")
+    weights: float = choice(1.0, SCALES, "weights ×")
+    evaluation: bool = choice(False, {"training": False, "evaluation": True}, "mode")
+
+    def read(self) -> Reading:
+        before = summed_inputs()
+        changed = np.zeros(before.shape, bool)
+        changed[SCOPES[self.scope].cells] = True
+        after = self.weights * before
+        after[changed] = self.scale * after[changed] + self.shift
+        reading = Reading(after, {}, {}, {})
+        for method in SHOWN:
+            old = output(before, method, self.evaluation)
+            move = reading.moves[method] = output(after, method, self.evaluation) - old
+            reading.inside[method] = share(move[changed], old[changed])
+            reading.outside[method] = share(move[~changed], old[~changed])
+        return reading
+
+    def say(self, reading: Reading) -> str:
+        _, where, bars, _ = SCOPES[self.scope]
+        moves = "; ".join(
+            f"{name}: {percent(reading.inside[method])} in {where}"
+            + (f", {percent(reading.outside[method])} elsewhere" if bars[1:] else "")
+            for method, name in SHOWN.items()
+        )
+        shift = f" {'−' if self.shift < 0 else '+'} {abs(self.shift):g}" if self.shift else ""
+        return (
+            f"Weights × {self.weights:g}; {where} becomes {self.scale:g}·x{shift}; "
+            f"{'evaluation' if self.evaluation else 'training'}. The output moves by: {moves}."
+        )
+
+    def draw(self, reading: Reading) -> Scene:
+        """The changed input, and for each method the difference that the change makes to its output."""
+        picture, limit = Scene(840, 398), value_limit(summed_inputs())
+        box = Box(44, 62, FEATURES * CELL[0], TOKENS * CELL[1])
+        picture.items += self._map(box, reading.after, limit, "x")
+        picture.items += [
+            Label(box.x, 20, "the norm's input x", 13, bold=True),
+            Label(box.x, 40, "as changed"),
+            Label(16, box.center[1], "tokens", anchor="middle", angle=90),
+            Label(box.center[0], box.bottom + 16, "features", anchor="middle"),
+            *(Label(box.x - 6, 62 + (k + 0.8) * CELL[1], str(k), anchor="end", color=MUTED) for k in range(0, 16, 5)),
+        ]
+        for k, (method, name) in enumerate(SHOWN.items()):
+            box, still = Box(206 + k * 161, box.y, box.width, box.height), reading.is_still(method)
+            picture.items += self._map(box, reading.moves[method], LIMIT, f"{name}, moved by")
+            picture.items.append(Label(box.x, 20, name, 13, bold=True))
+            picture.items.append(Label(box.x, 40, "● stands still" if still else "moves", bold=still))
+            picture.items += self._bars(box, reading.inside[method], reading.outside[method])
+        swatches = 144 + 6 * np.arange(len(VALUE_FILLS[::5]))
+        picture.items += [
+            Label(44, 386, "colour: −limit"),
+            Shapes(rects(swatches, 376, swatches + 6, 388), VALUE_FILLS[::5], name="legend"),
+            Label(276, 386, f"+limit; the limit is {limit:.3g} for x, {LIMIT:g} for what an output moves by "
+                            "(+ and – lie beyond)"),
+        ]  # fmt: skip
+        return picture
+
+    def _map(self, box: Box, values: np.ndarray, limit: float, what: str) -> list:
+        """Cells coloured by value, the changed ones framed."""
+        points = grid_rects(box, TOKENS, FEATURES)
+        fills, marks = value_fills(values.ravel(), limit)
+        titles = [f"token {r}, feature {c}: {what} {v:.3g}" for (r, c), v in np.ndenumerate(values)]
+        signs = [
+            Label(*(corners.mean(axis=0) + (0, 4)).tolist(), MARKS[mark], 12, "middle", readable_on(fill), bold=True)
+            for corners, fill, mark in zip(points, fills, marks, strict=True)
+            if mark
+        ]
+        changed = points.reshape(TOKENS, FEATURES, 4, 2)[SCOPES[self.scope].cells]
+        frame = rects(*changed[0, 0, 0], *changed[-1, -1, 2])
+        return [
+            Shapes(points, fills, titles, stroke=PAPER, width=0.5, name="difference"),
+            *signs,
+            Strokes(ring(rect(box)), INK, 0.8, name="edge"),
+            Strokes(ring(frame), INK, 2.2, name="changed"),
+        ]
+
+    def _bars(self, box: Box, *shares: float) -> list:
+        """How far the output moves, in the scope and elsewhere: full width is once its length, or more."""
+        items, y = [], box.bottom + 16
+        for name, moved in zip(SCOPES[self.scope].bars, shares, strict=False):
+            for full, fill, kind in ((1.0, "#EFEFEF", "bar-ground"), (min(moved, 1.0), INK, "bar")):
+                items.append(Shapes(rects(box.x, y + 5, box.x + box.width * full, y + 13), [fill], name=kind))
+            items.append(Label(box.x, y, f"{name}: {percent(moved)}"))
+            y += 36
+        return items
