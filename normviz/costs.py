@@ -1,11 +1,11 @@
-"""What a normalization layer has to do: bytes, operations and calls, counted; and how long that should take.
+"""The cost of a normalization layer: bytes, operations and calls, counted, and the time that they should take.
 
 A layer is a row of `LAYERS`; everything else follows from its numbers.  The time is a roofline (Williams, Waterman &
 Patterson 2009, doi:10.1145/1498765.1498785) with one more term, since a call costs something before it does anything:
 
     seconds = call + max(bytes / bandwidth, operations / rate).
 
-Pure Python: the pictures use it without torch, the lab calibrates it on a machine (`normviz.lab.calibrate`).
+Plain Python: the pictures use it without torch, the lab calibrates it on a machine (`normviz.lab.calibrate`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Layer(NamedTuple):
 
     per_cell, per_token, per_feature: operations for each of the N·D cells, N tokens, D features; per_weight: for each
     of 3·D² weights; moved: cells read and written, in units of N·D; token_numbers, feature_numbers, weights: numbers
-    read or written besides, for each token, each feature, each of D² weights.
+    read or written besides, for each token, each feature, each of D² weights; statistics: computed for each token.
     """
 
     name: str
@@ -34,8 +34,7 @@ class Layer(NamedTuple):
     token_numbers: int = 0
     feature_numbers: int = 0
     weights: int = 0
-    statistics: str = "0"
-    about: str = ""
+    statistics: int = 0
 
     def operations(self, tokens: int, width: int) -> int:
         cells = self.per_cell * tokens * width + self.per_token * tokens + self.per_feature * width
@@ -49,22 +48,22 @@ class Layer(NamedTuple):
 LAYERS: Mapping[str, Layer] = MappingProxyType(
     {
         # mean, centre, square, mean, divide, γ, β; ε and the root once a token, which also keeps its mean and σ
-        "ln": Layer("LayerNorm", 7, per_token=2, token_numbers=2, feature_numbers=2, statistics="2N",
-                    about="computes two statistics for every token, every time"),
-        # s and t once a feature (five operations), then one multiplication and one addition a cell
-        "bn": Layer("BatchNorm, evaluation", 2, per_feature=5, feature_numbers=4,
-                    about="looks two stored statistics up for every feature"),
-        "line": Layer("the same as s·x + t", 2, feature_numbers=2, about="one call that multiplies and adds"),
-        "folded": Layer("BatchNorm, folded", moved=0, about="does nothing: it is part of the next Linear"),
-        "linear": Layer("the Linear behind it (D → 3D)", per_weight=6, moved=4, feature_numbers=3, weights=3,
-                        about="what a norm is read beside: the queries, keys and values"),
+        "ln": Layer("LayerNorm", 7, per_token=2, token_numbers=2, feature_numbers=2, statistics=2),
+        # s and t once a feature, from stored statistics (five operations); then one multiplication, one addition a cell
+        "bn": Layer("BatchNorm, evaluation", 2, per_feature=5, feature_numbers=4),
+        # one call that multiplies and adds
+        "line": Layer("the same as s·x + t", 2, feature_numbers=2),
+        # part of the next Linear
+        "folded": Layer("BatchNorm, folded", moved=0),
+        # what a norm is read beside: queries, keys and values
+        "linear": Layer("the Linear after it (D → 3D)", per_weight=6, moved=4, feature_numbers=3, weights=3),
     }
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What a calibration found.
+    """A calibrated machine.
 
     call: seconds that a call of each layer takes before it does anything; bandwidth: (bytes moved, bytes per second)
     of copies of growing size, from cache to memory; vector, matrix: operations per second.

@@ -1,0 +1,198 @@
+"""GroupNorm between its ends: eight maps of an image and of a changed copy, normalized in G groups of channels.
+
+What still differs afterwards is the part of the change that gets through: nothing, where the change moved all values
+of a set by one factor and one shift.  Source: Wu & He, "Group Normalization" (ECCV 2018), section 3.2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from normviz.explore.base import Explorer
+from normviz.fields import choice, number
+from normviz.norms import METHODS, cut, divisors, normalize
+from normviz.picture.block import Cells, block, cells_legend
+from normviz.picture.chart import Chart
+from normviz.picture.color import AXIS_COLORS, INK, MUTED, photo_pixels, set_fill, value_pixels
+from normviz.picture.scene import Box, Label, Raster, Scene, Shapes, Strokes, rect, rects, ring
+from normviz.picture.text import fixed
+from normviz.samples import FILTERS, PHOTOS, digit_images, filter_maps, photos, shrink
+
+MAPS = tuple(FILTERS)
+GROUPS = tuple(divisors(len(MAPS)))
+LOUD = MAPS.index("edge |")  # the map that `gain` multiplies
+IMAGES = (*PHOTOS, "digit")
+LIMIT = 2.5  # standard deviations that the colours of the normalized maps span either way
+LEFT, STEP, HIGH = 92.0, 93.5, 62.0  # px: of the maps, the first one's left side, from one to the next, their height
+ROWS = {"original": 286.0, "changed": 394.0, "difference": 488.0}  # px: where the rows of maps begin
+
+
+class Reading(NamedTuple):
+    """An image and its changed copy: images (2, h, w), their maps (2, C, h, w) before and after normalization.
+
+    mean, std: (2, G), of each set of `raw`; kept: (2, C), the standard deviation of each normalized map; differs:
+    (C,), the root-mean-square difference of the two images' normalized maps; through: for every G that of all maps.
+    All in float64.
+    """
+
+    images: np.ndarray
+    raw: np.ndarray
+    normalized: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+    kept: np.ndarray
+    differs: np.ndarray
+    through: dict[int, float]
+
+
+def grey_image(name: str) -> np.ndarray:
+    """One of IMAGES in grey, float64 (h, w) between 0 and 1."""
+    if name == "digit":
+        return np.pad(digit_images(1)[0].astype(float), ((0, 0), (2, 2)))
+    red, green, blue = photos(40, 60)[IMAGES.index(name)].astype(float)
+    return 0.299 * red + 0.587 * green + 0.114 * blue  # luma of ITU-R BT.601
+
+
+def feature_maps(image: np.ndarray) -> np.ndarray:
+    """The eight maps (C, h, w) of a grey image (h, w), its rim repeated outwards."""
+    return filter_maps(np.pad(image, 1, mode="edge")[None])[0]
+
+
+@lru_cache
+def original(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """One of IMAGES in grey, and its maps."""
+    image = grey_image(name)
+    return image, feature_maps(image)
+
+
+def rms(values: np.ndarray, axis=None) -> np.ndarray:
+    return np.sqrt(np.mean(np.square(values), axis=axis))
+
+
+@lru_cache(maxsize=8)
+def compare(
+    image: str, contrast: float, brightness: float, gain: float
+) -> tuple[np.ndarray, np.ndarray, dict[int, np.ndarray]]:
+    """An image and its changed copy (2, h, w); their maps (2, C, h, w); for every G those maps after GroupNorm."""
+    before, maps = original(image)
+    after = contrast * before + brightness
+    raw = np.stack([maps, feature_maps(after)])
+    raw[1, LOUD] *= gain
+    return np.stack([before, after]), raw, {groups: normalize(raw, "group", groups) for groups in GROUPS}
+
+
+@dataclass(frozen=True)
+class Groups(Explorer):
+    """An image and a changed copy, normalized in G groups of channels: what of the change gets through?
+
+    num_groups: G, a divisor of 8: 1 has the sets of LayerNorm over the whole sample, 8 those of InstanceNorm.
+    contrast, brightness: the copy is contrast · image + brightness.
+    gain: the factor of the copy's map of vertical edges, a change inside of one channel.
+    """
+
+    num_groups: int = choice(1, GROUPS, "groups G")
+    image: str = choice("temple", IMAGES, "image")
+    contrast: float = number(0.5, least=0.2, most=2.0, step=0.1, label="contrast ×")
+    brightness: float = number(0.2, least=-0.5, most=0.5, step=0.1, label="brightness +")
+    gain: float = number(1.0, least=0.2, most=3.0, step=0.1, label=f"“{MAPS[LOUD]}” ×")
+
+    def read(self) -> Reading:
+        images, raw, after = compare(self.image, self.contrast, self.brightness, self.gain)
+        through = {groups: float(rms(maps[1] - maps[0])) for groups, maps in after.items()}
+        here, sets = after[self.num_groups], raw.reshape(2, self.num_groups, -1)
+        differs = rms(here[1] - here[0], axis=(1, 2))
+        return Reading(images, raw, here, sets.mean(2), sets.std(2), here.std(axis=(2, 3)), differs, through)
+
+    def _changed(self, what: str, gap: str) -> str:
+        """`0.5 · image +0.2`."""
+        sign = "−" if self.brightness < 0 else "+"
+        return f"{self.contrast:g} · {what} {sign}{gap}{abs(self.brightness):g}"
+
+    def say(self, reading: Reading) -> str:
+        here = cut("group", reading.raw.shape, self.num_groups)
+        also = ", ".join(METHODS[key].name for key in here.same_as)
+        through = ", ".join(f"{fixed(value)} with G={groups}" for groups, value in reading.through.items())
+        return (
+            f"{here.title}{also and f', with the sets of {also}'}: {len(MAPS)} maps of the {self.image} in groups of "
+            f"{len(MAPS) // self.num_groups}; the changed image is {self._changed('image', '')}, its map "
+            f"“{MAPS[LOUD]}” times {self.gain:g}. Difference that is left after the normalization, in standard "
+            f"deviations: {through}."
+        )
+
+    def draw(self, reading: Reading) -> Scene:
+        """The tensor cut into sets, both images, what gets through at every G; below, every map normalized."""
+        here = cut("group", reading.raw.shape, self.num_groups)
+        small = shrink(shrink(reading.raw, 3, axis=2), 4, axis=3)
+        coarse = cut("group", small.shape, self.num_groups)
+        cells = Cells.of(coarse.axes, coarse.labels, small)
+        sets, values, formula = here.count
+        items = [
+            Label(12, 18, here.title, 15, bold=True),
+            Label(300, 18, "drawn: 3 × 4 positions", anchor="end", color=MUTED),
+            *block(cells, Box(4, 26, 302, 186)),
+            Label(318, 148, f"changed = {self._changed('original', ' ')}"),
+            Label(318, 196, f"{sets} sets of {here.set_size:,} cells, {formula} = {values} statistics", color=MUTED),
+            *self._bars(Box(650, 38, 184, 118), reading.through),
+            Label(12, 236, "The maps after normalization", 13, bold=True),
+            *cells_legend(replace(cells, color="value", limit=LIMIT, values=np.zeros(1)), 236, 236),
+        ]
+        if self.gain != 1:
+            items.append(Label(318, 166, f"and its map “{MAPS[LOUD]}” × {self.gain:g}"))
+        for i, (name, image) in enumerate(zip(ROWS, reading.images, strict=False)):
+            box = Box(318 + 142 * i, 34, 132, 88)
+            items.append(Label(box.x, box.y - 8, name, bold=True))
+            items.append(Raster(box.x, box.y, box.width, box.height, photo_pixels(image), name))
+            items.append(Strokes(ring(rect(box)), MUTED, name="photo"))
+            items += self._sets(ROWS[name], reading.mean[i], reading.std[i], cells.hues[i, :, 0])
+        first, second = reading.normalized
+        for name, maps, heading, numbers in (
+            ("original", first, "σ after", reading.kept[0]),
+            ("changed", second, "σ after", reading.kept[1]),
+            ("difference", second - first, "rms", reading.differs),
+        ):
+            items += _maps(name, maps, heading, numbers)
+        return Scene(844, 576, items)  # what JupyterLab leaves of a laptop's screen beside its file browser
+
+    def _bars(self, box: Box, through: dict[int, float]) -> list:
+        """How much of the change is left, for every number of groups."""
+        names = {GROUPS[0]: "1 (LN)", GROUPS[-1]: f"{GROUPS[-1]} (IN)"}
+        chart = Chart(
+            box, (-0.5, len(GROUPS) - 0.5), (0.0, max(0.1, 1.15 * max(through.values()))), x_name="groups G",
+            y_name="difference left (σ)", heading="What gets through",
+            x_ticks={i: names.get(groups, str(groups)) for i, groups in enumerate(GROUPS)},
+        )  # fmt: skip
+        for i, (groups, value) in enumerate(through.items()):
+            here = groups == self.num_groups
+            chart.bars(i, value, 0.68, set_fill(5, faded=not here), titles=[f"G={groups}: {value:.4g}"],
+                       stroke_width=2.4 if here else 0.5, name="through")  # fmt: skip
+            chart.write(i, value, fixed(value), dy=-5, anchor="middle", bold=here)
+        return chart.items
+
+    def _sets(self, y: float, mean: np.ndarray, std: np.ndarray, hues: np.ndarray) -> list:
+        """A bar above the maps of each set, in its colour, with the mean and σ that were taken away."""
+        items, wide = [Label(12, y - 9, "set's μ, σ", color=MUTED)], STEP * len(MAPS) / self.num_groups
+        for g, hue in enumerate(hues[:: len(MAPS) // self.num_groups].tolist()):
+            left, right = LEFT + g * wide, LEFT + (g + 1) * wide - 6
+            bar = rects(left, y - 4, right, y - 1)
+            items.append(Shapes(bar, [set_fill(hue)], stroke=INK, width=0.6, name="set"))
+            text = f"{fixed(mean[g])}, {fixed(std[g])}"
+            items.append(Label((left + right) / 2, y - 9, text, anchor="middle", color=MUTED))
+        return items
+
+
+def _maps(name: str, maps: np.ndarray, heading: str, numbers: np.ndarray) -> list:
+    """A row of maps (C, h, w), each with its number below."""
+    y, wide = ROWS[name], STEP - 6
+    items = [Label(12, y + HIGH / 2, name, bold=True), Label(12, y + HIGH + 14, heading, color=MUTED)]
+    for c, pixels in enumerate(value_pixels(maps, LIMIT)):
+        x = LEFT + c * STEP
+        middle = {"x": x + wide / 2, "anchor": "middle"}
+        items.append(Raster(x, y, wide, HIGH, pixels, f"{name}, {MAPS[c]}"))
+        items.append(Label(y=y + HIGH + 14, text=fixed(numbers[c]), color=MUTED, **middle))
+        if name == "original":
+            items.append(Label(y=y - 26, text=MAPS[c], color=AXIS_COLORS["channel"], bold=True, **middle))
+    return items
