@@ -6,6 +6,7 @@ Runs come as plain data: histories with `.recipe.arm` and `.loss`, or a dict of 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -24,7 +25,7 @@ CHANCE = math.log(10)  # the loss of a model that says the same for every image 
 
 
 def head(heading: str, entries: Sequence, x: float, width: float, note: str = "") -> tuple[list, float]:
-    """A heading with a legend beside it, or beneath where it does not fit; a note beneath; where the chart may begin."""
+    """A heading, a legend beside or beneath it, a note beneath both; and where the chart may begin."""
     title = Label(x, 28, heading, 13, bold=True)
     items = legend(entries, x + title.width + 26 if heading else x, 28)
     if items and max(item.extent[2] for item in items if isinstance(item, Label)) > x + width:
@@ -243,7 +244,7 @@ def accuracies_scene(
     for regime, arms in table.items():
         chart.add(Label(12, box.y + y + 6, regime, bold=True))
         for arm, values in arms.items():
-            style, mean = style_of(arm), float(values.mean())
+            style, mean = style_of(arm), statistics.mean(values.tolist())  # exact, so that ties round alike everywhere
             text = f"{100 * mean:.1f}" + (f" ± {100 * values.std(ddof=1):.1f}" if values.size > 1 else "") + " %"
             at = chart([mean, mean], [y - 7, y + 11])
             chart.add(Label(left - 8, box.y + y + 6, style.name, anchor="end"))

@@ -5,6 +5,7 @@ What the sets are, and what the axes are called, comes from the caller.  numpy o
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,14 +58,14 @@ class Cells:
         whole = [np.transpose(a, order).reshape(axes.shape[0], axes.channels, -1) for a in (labels, values)]
         at = None
         if cursor is not None:
-            position = [cursor[i] for i in axes.positions]
             sizes = [axes.shape[i] for i in axes.positions]
-            p = int(np.ravel_multi_index(position, sizes)) if sizes else 0
+            p = int(np.ravel_multi_index([cursor[i] for i in axes.positions], sizes)) if sizes else 0
             at = (cursor[0], cursor[axes.channel], p)
-        start = []
-        for i, most in enumerate(drawn):
-            size, here = whole[0].shape[i], at[i] if at else 0
-            start.append(min(max(0, here - most // 2), max(0, size - most)))
+        middle = at or (0, 0, 0)
+        start = [
+            min(max(0, here - most // 2), max(0, size - most))
+            for here, most, size in zip(middle, drawn, whole[0].shape, strict=True)
+        ]
         window = tuple(slice(s, s + most) for s, most in zip(start, drawn, strict=True))
         hues = hues_of(whole[0])[window]
         at = at and tuple(a - s for a, s in zip(at, start, strict=True))
@@ -82,18 +83,9 @@ class Cells:
 
     def left_out(self) -> str:
         """A sentence on what the window does not show; empty when it shows all."""
-        whole = (
-            self.axes.shape[0],
-            self.axes.channels,
-            int(np.prod([self.axes.shape[i] for i in self.axes.positions])),
-        )
-        parts = [
-            f"{name} {s}–{s + n - 1} of {total}"
-            for name, s, n, total in zip(
-                ("samples", "channels", "positions"), self.start, self.shape, whole, strict=True
-            )
-            if n < total
-        ]
+        whole = (self.axes.shape[0], self.axes.channels, math.prod(self.axes.shape[i] for i in self.axes.positions))
+        rows = zip(("samples", "channels", "positions"), self.start, self.shape, whole, strict=True)
+        parts = [f"{name} {s}–{s + n - 1} of {total}" for name, s, n, total in rows if n < total]
         return f"Too large to draw in full: shown are {', '.join(parts)}." if parts else ""
 
     def faces(self, points: np.ndarray, index: tuple[np.ndarray, ...], face: int, *, name: str, strong=False) -> list:
@@ -102,10 +94,10 @@ class Cells:
         strong: in the full colours of their sets, as the cursor's set; by default so where there is no cursor.
         """
         labels, values = self.labels[index], self.values[index]
-        marks = [""] * len(labels)
         if self.color == "value":
             fills, marks = value_fills(values, self.limit)
         else:
+            marks = ()
             shades = SET_FILLS[int(not strong and self.cursor is not None)][face]
             fills = [shades[hue] for hue in self.hues[index].tolist()]
         names = self.cell_names(index)
@@ -114,7 +106,7 @@ class Cells:
         numbers = labels.tolist()
         titles = [title % (*cell, v, k) for cell, v, k in zip(names, values.tolist(), numbers, strict=True)]
         data = [(key % cell, k) for cell, k in zip(names, numbers, strict=True)]
-        items: list = [Shapes(points, fills, titles, data, name=name)]
+        items: list = [Shapes(points, fills, titles, data, PAPER, 0.6, name=name)]
         for i, mark in enumerate(marks):
             if mark:
                 x, y = points[i].mean(axis=0)
@@ -192,45 +184,29 @@ def _visible(low, high):
     yield 2, _grid(spans[0], spans[1][-1:], spans[2])
 
 
-def _segments(view: _Projection, starts: np.ndarray, along: tuple[int, int, int]) -> np.ndarray:
-    """Segments (S, 2, 2) from grid corners `starts` (S, 3) to the corner `along` further."""
-    ends = starts + np.array(along)
-    return np.stack([view(*starts.T), view(*ends.T)], axis=1)
+def _borders(marks: np.ndarray) -> np.ndarray:
+    """Segments (S, 2, 2) between unlike neighbours of a map (rows, columns), as (row, column) of its grid's corners."""
+    flat = np.argwhere(marks[1:] != marks[:-1]) + (1, 0)
+    upright = np.argwhere(marks[:, 1:] != marks[:, :-1]) + (0, 1)
+    return np.concatenate([np.stack([flat, flat + (0, 1)], axis=1), np.stack([upright, upright + (1, 0)], axis=1)])
 
 
 def _edges(view: _Projection, cells: Cells) -> np.ndarray:
     """Segments between neighbouring faces that belong to unlike sets."""
-    lab, right = cells.labels, cells.shape[1]
-    parts = []
-    # Each visible side as a 2-D map of labels; its two directions; where its corners lie in the block
-    for side, (u, v), fixed in (
-        (lab[0], (1, 2), (0, 0, 0)),
-        (lab[:, :, 0], (0, 1), (0, 0, 0)),
-        (lab[:, -1], (0, 2), (0, right, 0)),
-    ):
-        for axis, (normal, along) in enumerate(((u, v), (v, u))):
-            unlike = np.argwhere(np.diff(side, axis=axis) != 0)
-            starts = np.tile(fixed, (len(unlike), 1))
-            starts[:, (u, v)] += unlike
-            starts[:, normal] += 1
-            parts.append(_segments(view, starts, tuple(int(i == along) for i in range(3))))
-    return np.concatenate(parts)
+    labels, right = cells.labels, cells.shape[1]
+    front, top, side = (np.moveaxis(_borders(m), -1, 0) for m in (labels[0], labels[:, :, 0], labels[:, -1]))
+    parts = (0 * front[0], *front), (*top, 0 * top[0]), (side[0], 0 * side[0] + right, side[1])
+    return np.concatenate([view(*corners) for corners in parts])
 
 
-_CORNERS = np.array(list(np.ndindex(2, 2, 2)))  # bit by bit: low or high along n, c, p
-#: Edges of a box as pairs of corners, the nine in sight and the three that meet in the corner (deep, left, bottom)
-_EDGE_PAIRS: dict[bool, list[tuple[int, int]]] = {False: [], True: []}
-for _a in range(8):
-    for _axis, _step in enumerate((4, 2, 1)):
-        if not _a & _step:
-            _hidden = all(_CORNERS[_a][i] == (1, 0, 1)[i] for i in range(3) if i != _axis)
-            _EDGE_PAIRS[_hidden].append((_a, _a + _step))
+_CORNERS = np.array(list(np.ndindex(2, 2, 2)))  # of a box, bit by bit: low or high along n, c, p
+_EDGES = np.array([(a, a | bit) for a in range(8) for bit in (4, 2, 1) if not a & bit])
+_HIDDEN = (_EDGES == 0b101).any(axis=1)  # those that meet in the corner (deep, left, bottom)
 
 
 def _frame(view: _Projection, low, high, hidden: bool) -> np.ndarray:
     """The nine visible edges of a box of cells, or the three hidden ones."""
-    corners = view(*np.where(_CORNERS, high, low).T)
-    return corners[np.array(_EDGE_PAIRS[hidden])]
+    return view(*np.where(_CORNERS, high, low).T)[_EDGES[hidden == _HIDDEN]]
 
 
 def set_bounds(cells: Cells) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -271,7 +247,6 @@ def block_backdrop(cells: Cells, box: Box) -> list:
     for face, index in _visible((0, 0, 0), (n, c, p)):
         quads[face] = view.quads(face, *index)
         items += cells.faces(quads[face], index, face, name="cell")
-    items.append(Strokes(_thin(view, (0, 0, 0), (n, c, p)), PAPER, 0.6, name="grid"))
     items.append(Strokes(_edges(view, cells), INK, 0.8, name="border"))
     items.append(Strokes(_frame(view, (0, 0, 0), (n, c, p), hidden=False), INK, 1.4, name="frame"))
     if cells.color == "set" and cells.labels.max() - cells.labels.min() < 100:
@@ -281,38 +256,19 @@ def block_backdrop(cells: Cells, box: Box) -> list:
 
 def block_cursor(cells: Cells, box: Box) -> list:
     """The part of `block` that shows the cursor and its set."""
-    view, items = _view(cells, box), []
-    if cells.cursor is not None:
-        low, high = set_bounds(cells)
-        for face, index in _visible(low, high):
-            items += cells.faces(view.quads(face, *index), index, face, name="set-cell", strong=True)
-        items.append(Strokes(_thin(view, low, high), PAPER, 0.6, name="grid"))
-        items.append(Strokes(_frame(view, low, high, hidden=True), INK, 1.2, dashed=True, name="set-outline"))
-        items.append(Strokes(_frame(view, low, high, hidden=False), INK, 2.4, name="set-outline"))
-        at = cells.cursor
-        one = tuple(i + 1 for i in at)
-        for face, index in _visible(at, one):
-            items += cells.faces(view.quads(face, *index), index, face, name="cursor", strong=True)
-        items.append(Strokes(_frame(view, at, one, hidden=False), PAPER, 4.6, name="halo"))
-        items.append(Strokes(_frame(view, at, one, hidden=False), INK, 2.6, name="cursor-outline"))
-    return items
-
-
-def _thin(view: _Projection, low: tuple[int, ...], high: tuple[int, ...]) -> np.ndarray:
-    """The cell grid on the three visible sides of a box."""
-    (n0, c0, p0), (n1, c1, p1) = low, high
-    spans = (n1 - n0, c1 - c0, p1 - p0)
-    parts = []
-    # Lines at every inner step of an axis, running along each of the other two, on the side that shows them
-    for step, along, corner in (
-        (1, 2, (n0, c0, p0)), (2, 1, (n0, c0, p0)),  # front
-        (0, 1, (n0, c0, p0)), (1, 0, (n0, c0, p0)),  # top
-        (0, 2, (n0, c1, p0)), (2, 0, (n0, c1, p0)),  # side
-    ):  # fmt: skip
-        starts = np.tile(corner, (max(0, spans[step] - 1), 1))
-        starts[:, step] += np.arange(1, spans[step])
-        parts.append(_segments(view, starts, tuple(spans[i] if i == along else 0 for i in range(3))))
-    return np.concatenate(parts)
+    if cells.cursor is None:
+        return []
+    view, low, high = _view(cells, box), *set_bounds(cells)
+    at, one = cells.cursor, tuple(i + 1 for i in cells.cursor)
+    items: list = []
+    for face, index in _visible(low, high):
+        items += cells.faces(view.quads(face, *index), index, face, name="set-cell", strong=True)
+    items.append(Strokes(_frame(view, low, high, hidden=True), INK, 1.2, dashed=True, name="set-outline"))
+    items.append(Strokes(_frame(view, low, high, hidden=False), INK, 2.4, name="set-outline"))
+    for face, index in _visible(at, one):
+        items += cells.faces(view.quads(face, *index), index, face, name="cursor", strong=True)
+    edges = _frame(view, at, one, hidden=False)
+    return [*items, Strokes(edges, PAPER, 4.6, name="halo"), Strokes(edges, INK, 2.6, name="cursor-outline")]
 
 
 def _axis_labels(view: _Projection, cells: Cells, box: Box) -> list:
@@ -376,14 +332,21 @@ class _Tiles:
         self.corner = np.array([box.x + left, box.y + head])
         self.middle = np.array([columns, rows]) * self.size / 2
 
-    def corners(self, n, c, p) -> np.ndarray:
-        """Upper left corners (F, 2) of cells, given as arrays of one shape (F,)."""
-        y, x = np.divmod(p, self.shape[2])
-        return self.corner + np.stack([c, n], axis=1) * self.step + np.stack([x, y], axis=1) * self.size
+    def quads(self, n, c, p) -> np.ndarray:
+        """Corners (F, 4, 2) of cells, given as arrays of one shape (F,)."""
+        row, column = np.divmod(p, self.shape[2])
+        corner = self.corner + np.stack([c, n], axis=1) * self.step + np.stack([column, row], axis=1) * self.size
+        return corner[:, None, :] + np.array([(0, 0), (1, 0), (1, 1), (0, 1)]) * self.size
 
-    def quads(self, *index) -> np.ndarray:
-        """Corners (F, 4, 2) of cells."""
-        return self.corners(*index)[:, None, :] + np.array([(0, 0), (1, 0), (1, 1), (0, 1)]) * self.size
+    def outline(self, mine: np.ndarray) -> np.ndarray:
+        """Segments around the cells `mine` (N, C, P): their sides towards others and towards the rim of a tile."""
+        _, rows, columns = self.shape
+        n, c, _ = mine.shape
+        spread = np.zeros((n, rows + 1, c, columns + 1), bool)  # the whole sheet, a gap after every tile
+        spread[:, :rows, :, :columns] = mine.reshape(n, c, rows, columns).transpose(0, 2, 1, 3)
+        sheet = np.pad(spread.reshape(n * (rows + 1), -1), ((1, 0), (1, 0)))
+        tile, cell = np.divmod(_borders(sheet) - 1, (rows + 1, columns + 1))
+        return self.corner + tile[..., ::-1] * self.step + cell[..., ::-1] * self.size
 
     def faces(self, cells: Cells, index, **look) -> list:
         items = cells.faces(self.quads(*index), index, 0, **look)
@@ -401,12 +364,12 @@ def sheet_backdrop(cells: Cells, box: Box) -> list:
     n, c, p = cells.shape
     tiles = _Tiles(cells, box)
     items = tiles.faces(cells, _grid(np.arange(n), np.arange(c), np.arange(p)), name="sheet-cell")
-    for k in range(c):
+    columns = [f"{'c' if tiles.step[0] < 34 else 'c='}{k + cells.start[1]}" for k in range(c)]
+    every = max(1, math.ceil((text_width(columns[-1]) + 3) / tiles.step[0]))  # no text runs into the next
+    for k in range(0, c, every):
         x = tiles.corner[0] + k * tiles.step[0] + tiles.middle[0]
-        if tiles.step[0] >= 14 or k % 4 == 0:
-            text = f"{'c' if tiles.step[0] < 34 else 'c='}{k + cells.start[1]}"
-            items.append(Label(x, box.y + 11, text, TEXT, "middle", AXIS_COLORS["channel"]))
-    for k in range(n):
+        items.append(Label(x, box.y + 11, columns[k], TEXT, "middle", AXIS_COLORS["channel"]))
+    for k in range(0, n, max(1, math.ceil(13 / tiles.step[1]))):
         x, y = tiles.corner[0] - 5, tiles.corner[1] + k * tiles.step[1] + tiles.middle[1] + 4
         items.append(Label(x, y, str(k + cells.start[0]), TEXT, "end", AXIS_COLORS["sample"]))
     return items
@@ -420,27 +383,8 @@ def sheet_cursor(cells: Cells, box: Box) -> list:
     mine = cells.labels == cells.labels[cells.cursor]
     if cells.color == "set":
         items += tiles.faces(cells, np.nonzero(mine), name="sheet-set-cell", strong=True)
-    corners = tiles.corners(*_grid(*map(np.arange, cells.shape))).reshape(*tiles.shape, 2)
-    items.append(Strokes(_outline(mine.reshape(tiles.shape), corners, tiles.size), INK, 1.8, name="set-outline"))
+    items.append(Strokes(tiles.outline(mine), INK, 1.8, name="set-outline"))
     (quad,) = tiles.quads(*(np.array([i]) for i in cells.cursor))
     items.append(Strokes(ring(quad), PAPER, 4.6, name="halo"))
     items.append(Strokes(ring(quad), INK, 2.6, name="cursor-outline"))
     return items
-
-
-#: Sides of a unit square: the step (down, right) to the square beyond, and the side's two ends (x, y)
-_SIDES = (
-    ((-1, 0), (0, 0), (1, 0)), ((1, 0), (0, 1), (1, 1)), ((0, -1), (0, 0), (0, 1)), ((0, 1), (1, 0), (1, 1)),
-)  # fmt: skip
-
-
-def _outline(mine: np.ndarray, corners: np.ndarray, size: float) -> np.ndarray:
-    """Segments around the squares `mine` (tiles, rows, columns): their sides towards squares that are not mine."""
-    rows, columns = mine.shape[1:]
-    framed = np.pad(mine, ((0, 0), (1, 1), (1, 1)))
-    parts = []
-    for (down, right), start, end in _SIDES:
-        beyond = framed[:, 1 + down : 1 + down + rows, 1 + right : 1 + right + columns]
-        at = corners[mine & ~beyond]
-        parts.append(np.stack([at + np.array(start) * size, at + np.array(end) * size], axis=1))
-    return np.concatenate(parts)

@@ -112,10 +112,9 @@ class Scene:
 
     def labels_outside(self) -> list[Label]:
         """Labels that leave the sheet by more than 1 px."""
-        edges = (-1, -1, self.width + 1, self.height + 1)
-        return [
-            label for label in self.labels if min(label.extent[:2]) < -1 or any(np.greater(label.extent[2:], edges[2:]))
-        ]
+        left, top, right, bottom = np.reshape([label.extent for label in self.labels], (-1, 4)).T
+        out = (np.minimum(left, top) < -1) | (right > self.width + 1) | (bottom > self.height + 1)
+        return [label for label, leaves in zip(self.labels, out, strict=True) if leaves]
 
     def overlaps(self) -> list[tuple[Label, Label]]:
         """Pairs of labels that lie over each other by more than 1 px.  The same text twice at one place is a halo."""
