@@ -16,8 +16,8 @@ sys.path.insert(0, str(ROOT / "tools"))
 _IMPORT = "import sys, time; t = time.perf_counter(); import {0}; print(time.perf_counter() - t)"
 _DEMONSTRATION = """
 import resource, sys
-from normviz.lab.cli import main
-main(["train", "--preset", "swiglu", "--arm", "bn", "--device", "cpu", "--quiet", "--set", "steps=40"])
+from normviz.__main__ import main
+main(["train", "--preset", "swiglu", "--arm", "bn", "--device", "cpu", "--quiet", "--steps", "40"])
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(peak * (1 if sys.platform == "darwin" else 1024))
 """
@@ -32,7 +32,7 @@ def _fresh(code: str) -> str:
 def measure(tell=print) -> dict:
     """Median seconds of imports in fresh processes, and the peak resident memory of a training in bytes."""
     found = {}
-    for name in ("normviz", "normviz.picture.widgets", "torch"):
+    for name in ("normviz", "normviz.explore", "torch"):
         found[f"import {name}"] = statistics.median(float(_fresh(_IMPORT.format(name))) for _ in range(5))
         tell(f"import {name:28} {found[f'import {name}']:7.3f} s")
     start = time.perf_counter()

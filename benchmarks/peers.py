@@ -1,7 +1,7 @@
 """Our ViT against the same network from other libraries: inference and training step, in one process, in turn.
 
 The same shape for all: tokens, width, depth, heads, GELU FFN of four times the width, mean over the tokens (the class
-token of transformers is dropped behind its embedding), no dropout.  The products that each computes are counted and
+token of transformers is dropped after its embedding), no dropout.  The products that each computes are counted and
 recorded, so that nobody is faster by doing less; the counter does not see into fused attention on a CPU, which all but
 vit-pytorch use.  A peer that is not installed is left out and named.
 """
@@ -17,8 +17,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from normviz.lab import ViT
-from normviz.lab.bench import compile_problem, paired
-from normviz.lab.cost import NETWORKS
+from normviz.lab.timing import NETWORKS, compile_problem, paired
 
 OURS = {"channels": 1, "size": 8, "classes": 10, "patch": 2} | NETWORKS["ours"]
 SHAPES = {"ours": OURS, "deit-s": NETWORKS["deit-s"]}
@@ -32,15 +31,7 @@ CASES = (
 
 def _normviz(channels, size, classes, patch, depth, width, heads) -> nn.Module:
     return ViT(
-        "ln",
-        channels=channels,
-        size=size,
-        classes=classes,
-        patch=patch,
-        depth=depth,
-        width=width,
-        heads=heads,
-        seed=0,
+        "ln", channels=channels, size=size, classes=classes, patch=patch, depth=depth, width=width, heads=heads, seed=0
     )
 
 
@@ -56,9 +47,7 @@ def _transformers(channels, size, classes, patch, depth, width, heads) -> nn.Mod
                 attention_probs_dropout_prob=0.0, attn_implementation="sdpa",
             )  # fmt: skip
             self.vit = ViTModel(config, add_pooling_layer=False)
-            self.vit.embeddings.register_forward_hook(
-                lambda module, inputs, out: out[:, 1:]
-            )  # no class token
+            self.vit.embeddings.register_forward_hook(lambda module, inputs, out: out[:, 1:])  # no class token
             self.head = nn.Linear(width, classes)
 
         def forward(self, x):

@@ -22,7 +22,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from normviz.lab import Probe, ViT, load_images, preset
+from normviz.files import write_atomic
+from normviz.lab import Probe, build, load_images, preset
 from normviz.lab.data import Batches
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,10 +33,8 @@ CELLS = [(name, arm) for name in ("heavy", "swiglu") for arm in ("ln", "bn", "bn
 def compare(name: str, arm: str, images, pairs: int) -> dict:
     """Seconds of plain and probed steps, in turn, and what follows from each pair."""
     recipe = preset(name, arm)
-    model = ViT.from_recipe(recipe)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=1e-5, fused=True
-    )  # so slow that no step is unlike another
+    model = build(recipe, images)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)  # so slow that no step is unlike another
     probe = Probe(model)
     x, y = Batches(images, recipe)[0]
 
@@ -67,9 +66,7 @@ def compare(name: str, arm: str, images, pairs: int) -> dict:
 
 
 def table(rows: list[dict]) -> str:
-    lines = [
-        f"{'FFN':8}{'arm':10}{'plain':>10}{'probed':>10}{'probed step':>13}{'quartiles':>16}{'over a run':>12}"
-    ]
+    lines = [f"{'FFN':8}{'arm':10}{'plain':>10}{'probed':>10}{'probed step':>13}{'quartiles':>16}{'over a run':>12}"]
     for row in rows:
         low, high = row["quartiles_percent"]
         lines.append(
@@ -97,7 +94,7 @@ def main() -> None:
             "machine": platform.machine(), "python": platform.python_version(), "torch": torch.__version__,
         },
     }  # fmt: skip
-    options.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_atomic(options.out, json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -19,10 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 
-from normviz.lab import preset
-from normviz.lab.bench import environment
-from normviz.lab.history import write_atomic
-from normviz.lab.models import build
+from normviz.files import write_atomic
+from normviz.lab import build, preset
+from normviz.lab.timing import environment
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -84,23 +83,19 @@ def measure(rounds: int = 9, tell=print) -> dict:
         if "stacked" in seconds:
             seconds["stacked"] /= 4
         row |= {"plain_ms": round(1e3 * seconds["plain"], 1)}
-        row |= {
-            f"{key}_ratio": round(seconds[key] / seconds["plain"], 3) for key in seconds if key != "plain"
-        }
+        row |= {f"{key}_ratio": round(seconds[key] / seconds["plain"], 3) for key in seconds if key != "plain"}
         rows[f"{name} {arm}"] = row
         tell(f"{name} {arm}: {row}")
     return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.replicas", description=__doc__.splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.replicas", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "bench_replicas.json")
     out = parser.parse_args().out
     rows = measure()
     record = {"environment": environment(), **rows}
-    write_atomic(out, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
+    write_atomic(out, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -9,11 +9,10 @@ import argparse
 import json
 from pathlib import Path
 
+from normviz.files import insert_between, write_atomic
+
 ROOT = Path(__file__).resolve().parents[1]
-BEGIN, END = (
-    "<!-- bench: written by `python -m benchmarks.table --write README.md` -->",
-    "<!-- end of bench -->",
-)
+BEGIN, END = ("<!-- bench: written by `python -m benchmarks.table --write README.md` -->", "<!-- end of bench -->")
 PEERS = ("transformers", "timm", "vit-pytorch")
 SHAPES = {"ours": "our ViT", "deit-s": "DeiT-S"}
 
@@ -46,9 +45,7 @@ def markdown(folder: Path) -> str:
     told = []
     if limit := _load("bench_limit", folder):
         ratios = ", ".join(f"{name} {_ratio(limit[name])}" for name in limit if name != "environment")
-        told.append(
-            f"A network with its BatchNorms folded over the same one with its norms removed: {ratios}."
-        )
+        told.append(f"A network with its BatchNorms folded over the same one with its norms removed: {ratios}.")
     if explorer := _load("explorer_latency", folder):
         browser = explorer["browser"]
         told.append(
@@ -68,10 +65,7 @@ def markdown(folder: Path) -> str:
 
 def insert(text: str, folder: Path) -> str:
     """`text` with the table between its two markers brought up to date.  Raises ValueError where they are missing."""
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise ValueError(f"it needs the line {BEGIN!r} once, and {END!r} once after it")
-    head, rest = text.split(BEGIN)
-    return f"{head}{BEGIN}\n{markdown(folder)}\n{END}{rest.split(END)[1]}"
+    return insert_between(text, BEGIN, END, markdown(folder))
 
 
 def main() -> None:
@@ -82,7 +76,7 @@ def main() -> None:
         print(markdown(ROOT / "results"))
         return
     text = insert(options.write.read_text(encoding="utf-8"), ROOT / "results")
-    options.write.write_text(text, encoding="utf-8")
+    write_atomic(options.write, text)
 
 
 if __name__ == "__main__":

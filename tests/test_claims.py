@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import pytest
 
+from normviz.arms import REGIMES
 from normviz.lab import History, preset
 from normviz.lab.claims import CLAIMS, HOLDS, NOT, OPEN, PARTLY, UNDECIDED, ledger, markdown
 from normviz.lab.conclusions import Runs
-from normviz.lab.studies import JUDGED, REGIMES, SLOTS
+from normviz.lab.studies import JUDGED, SLOTS
 
 FATES = {
     "trained": ([0.1] * 100, 0.95, 0.1),
@@ -57,10 +58,7 @@ def test_a_crash_is_a_run_that_had_learned_and_nothing_was_done_to_it(tmp_path):
     found = finding("can crash", regimes(tmp_path))
     assert found.verdict == NOT and "No BN run of ours" in found.sentence
     found = finding("can crash", regimes(tmp_path, heavy={"bn": ("crashed", None)}))
-    assert (
-        found.verdict == HOLDS
-        and "crashed by itself, after having learned, in GELU with jitter" in found.sentence
-    )
+    assert found.verdict == HOLDS and "crashed by itself, after having learned, in GELU with jitter" in found.sentence
 
 
 def test_stalls_delays_and_shocks_are_told_apart_from_crashes(tmp_path):
@@ -99,11 +97,7 @@ def test_a_cure_is_judged_where_there_is_something_to_cure(tmp_path):
 
 @pytest.mark.parametrize(
     ("accuracy", "verdict", "said"),
-    [
-        (0.95, PARTLY, "level"),
-        (0.99, PARTLY, "ahead"),
-        (0.80, PARTLY, "behind in GELU with jitter and SwiGLU"),
-    ],
+    [(0.95, PARTLY, "level"), (0.99, PARTLY, "ahead"), (0.80, PARTLY, "behind in GELU with jitter and SwiGLU")],
 )
 def test_level_needs_an_interval_within_two_points(tmp_path, accuracy, verdict, said):
     runs = regimes(tmp_path, swiglu={"bn+ffnbn": ("trained", accuracy)}, heavy={"bn+ffnbn": ("slow", 0.5)})

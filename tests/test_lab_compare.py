@@ -93,9 +93,7 @@ def test_without_hits_the_images_of_the_arms_count_as_drawn_apart():
 def test_seeds_are_paired_and_two_are_needed():
     with pytest.raises(LookupError, match="two seeds"):
         difference([run(0), run(1)], [run(1), run(2)])
-    found = difference(
-        [run(0, accuracy=0.5), run(1, accuracy=0.7)], [run(1, accuracy=0.6), run(0, accuracy=0.4)]
-    )
+    found = difference([run(0, accuracy=0.5), run(1, accuracy=0.7)], [run(1, accuracy=0.6), run(0, accuracy=0.4)])
     assert found.points.mean == pytest.approx(10)
 
 

@@ -7,16 +7,7 @@ import pytest
 from test_claims import Recorded, run
 
 from normviz.lab import preset
-from normviz.lab.conclusions import (
-    CONCLUSIONS,
-    conclude,
-    crashes_when_tuned,
-    fair,
-    growth,
-    memory,
-    of_setting,
-    slot,
-)
+from normviz.lab.conclusions import CONCLUSIONS, conclude, crashes_when_tuned, fair, growth, memory, of_setting, slot
 from normviz.lab.studies import CLIPS, JUDGED, POISONS, RATES, REMEDIES, SGD_RATES, STUDIES, tuned
 from normviz.lab.study import progress, study_path
 

@@ -4,6 +4,8 @@ import hashlib
 import http.server
 import io
 import os
+import subprocess
+import sys
 import tarfile
 import threading
 from pathlib import Path
@@ -12,9 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from normviz.lab import data
-from normviz.lab.data import Batches, DataError, augment, load_cifar10, load_digits, load_images
-from normviz.lab.recipe import preset
+from normviz.lab import DataError, Images, build, cifar10, load_images, preset, train
+from normviz.lab.data import DATA, Batches, augment, load_cifar10, load_digits
 
 RECORD = 3073
 
@@ -79,8 +80,8 @@ def serve(monkeypatch):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         servers.append(server)
         base = f"http://127.0.0.1:{server.server_address[1]}"
-        monkeypatch.setattr(data, "CIFAR10_SOURCES", (f"{base}/first.tar.gz", f"{base}/second.tar.gz"))
-        monkeypatch.setattr(data, "CIFAR10_SHA256", sha256 or hashlib.sha256(content).hexdigest())
+        monkeypatch.setattr(cifar10, "SOURCES", (f"{base}/first.tar.gz", f"{base}/second.tar.gz"))
+        monkeypatch.setattr(cifar10, "SHA256", sha256 or hashlib.sha256(content).hexdigest())
         return server
 
     yield start
@@ -91,7 +92,7 @@ def serve(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def no_variable(monkeypatch):
-    monkeypatch.delenv(data.CIFAR10_VARIABLE, raising=False)
+    monkeypatch.delenv(cifar10.VARIABLE, raising=False)
 
 
 def test_digits_are_whole_and_split_for_good():
@@ -116,7 +117,7 @@ def test_folder_by_argument_and_by_variable(folder, monkeypatch):
     torch.testing.assert_close(images.mean.flatten().double(), expected, rtol=1e-6, atol=0)
     expected = images.train_x.double().var((0, 2, 3), unbiased=False).sqrt()
     torch.testing.assert_close(images.std.flatten().double(), expected, rtol=1e-6, atol=0)
-    monkeypatch.setenv(data.CIFAR10_VARIABLE, str(folder))
+    monkeypatch.setenv(cifar10.VARIABLE, str(folder))
     assert torch.equal(load_images("cifar10").train_x, images.train_x)
 
 
@@ -148,21 +149,17 @@ def test_download_from_the_second_source_is_verified_and_kept(serve, tmp_path):
     cache = tmp_path / "cache"
     images = load_cifar10(cache=cache)
     assert images.train_x.shape == (10, 3, 32, 32)
-    assert [path.name for path in cache.iterdir()] == [
-        "cifar-10-batches-bin"
-    ]  # no archive, no half of anything
+    assert [path.name for path in cache.iterdir()] == ["cifar-10-batches-bin"]  # no archive, no half of anything
     server.shutdown()
     server.server_close()
-    assert torch.equal(
-        load_cifar10(cache=cache).train_x, images.train_x
-    )  # from the cache, as nobody answers now
+    assert torch.equal(load_cifar10(cache=cache).train_x, images.train_x)  # from the cache, as nobody answers now
 
 
 def test_wrong_hash_is_refused(serve, tmp_path):
     serve(archive(WHOLE), sha256="0" * 64)
     with pytest.raises(DataError, match="hash") as caught:
         load_cifar10(cache=tmp_path)
-    assert all(source in str(caught.value) for source in data.CIFAR10_SOURCES)
+    assert all(source in str(caught.value) for source in cifar10.SOURCES)
     assert not list(tmp_path.rglob("*"))
 
 
@@ -172,7 +169,7 @@ def test_download_that_breaks_off_leaves_nothing(sha256, serve, tmp_path):
     serve(whole[: len(whole) // 2], sha256 and hashlib.sha256(whole).hexdigest(), promised=len(whole))
     with pytest.raises(DataError, match="could not be fetched") as caught:
         load_cifar10(cache=tmp_path)
-    assert all(source in str(caught.value) for source in data.CIFAR10_SOURCES)
+    assert all(source in str(caught.value) for source in cifar10.SOURCES)
     assert not list(tmp_path.rglob("*"))
 
 
@@ -199,7 +196,7 @@ def test_offline_names_both_sources_and_the_way_around(serve, tmp_path):
     server.server_close()
     with pytest.raises(DataError) as caught:
         load_cifar10(cache=tmp_path)
-    for part in (*data.CIFAR10_SOURCES, "folder=", data.CIFAR10_VARIABLE, "digits"):
+    for part in (*cifar10.SOURCES, "folder=", cifar10.VARIABLE, "digits"):
         assert part in str(caught.value)
 
 
@@ -227,7 +224,7 @@ def test_read_only_cache_that_is_whole_is_used(serve, tmp_path, monkeypatch):
     serve(archive(WHOLE))
     first = load_cifar10(cache=tmp_path)
     read_only(monkeypatch, tmp_path)
-    monkeypatch.setattr(data, "CIFAR10_SOURCES", ("http://127.0.0.1:9/nobody",) * 2)
+    monkeypatch.setattr(cifar10, "SOURCES", ("http://127.0.0.1:9/nobody",) * 2)
     assert torch.equal(load_cifar10(cache=tmp_path).train_x, first.train_x)
 
 
@@ -237,6 +234,46 @@ def test_read_only_cache_that_is_empty_is_an_error(serve, tmp_path, monkeypatch)
     with pytest.raises(DataError, match=r"cannot be kept in .*folder="):
         load_cifar10(cache=tmp_path)
     assert not list(tmp_path.rglob("*"))
+
+
+def test_an_incomplete_folder_in_the_cache_is_completed_and_nothing_else_touched(serve, tmp_path):
+    serve(archive(WHOLE))
+    place = tmp_path / "cifar-10-batches-bin"
+    place.mkdir()
+    (place / "notes.txt").write_text("mine")
+    (place / "data_batch_2.bin").write_bytes(records(2)[:-100])  # a copy that broke off
+    assert load_cifar10(cache=tmp_path).train_x.shape == (10, 3, 32, 32)
+    assert (place / "notes.txt").read_text() == "mine"
+    assert (place / "data_batch_2.bin").read_bytes() == WHOLE["cifar-10-batches-bin/data_batch_2.bin"]
+
+
+FILL = """
+import sys
+from normviz.lab import cifar10
+cifar10.SOURCES, cifar10.SHA256 = (sys.argv[1],) * 2, sys.argv[2]
+print(len(cifar10.read_cifar10(cache=sys.argv[3])[0]))
+"""
+
+
+def test_processes_that_fill_one_cache_at_once_all_get_it(serve, tmp_path):
+    content = archive(WHOLE)
+    serve(content)
+    line = [sys.executable, "-c", FILL, cifar10.SOURCES[1], hashlib.sha256(content).hexdigest(), str(tmp_path / "c")]
+    started = [subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    for process in started:
+        out, error = process.communicate(timeout=120)
+        assert out.strip() == "10", error
+    assert [path.name for path in (tmp_path / "c").iterdir()] == ["cifar-10-batches-bin"]
+
+
+def test_a_wrong_folder_says_where_it_was_named(folder, monkeypatch):
+    monkeypatch.setenv(cifar10.VARIABLE, str(folder / "none"))
+    with pytest.raises(DataError, match=r"no CIFAR-10 in .*none \(NORMVIZ_CIFAR10="):
+        load_images("cifar10")
+    (folder / "test_batch.bin").unlink()
+    folder.rename(folder.parent / "cifar-10-batches-bin")
+    with pytest.raises(DataError, match="it is in .*cifar-10-batches-bin"):
+        load_cifar10(folder.parent)
 
 
 def test_unknown_data_set():
@@ -305,3 +342,88 @@ def test_standardising_leaves_the_images_alone():
     once = images.standardise(floats)
     assert torch.equal(floats, kept) and torch.equal(images.standardise(floats), once)
     assert torch.equal(once, images.standardise(images.test_x[:4]))
+
+
+# A reader's own images ------------------------------------------------------------------------------------------
+
+
+def own(n=60, size=16, channels=3, classes=4, dtype=np.uint8):
+    rng = np.random.default_rng(0)
+    shape = (n, channels, size, size) if channels else (n, size, size)
+    return rng.integers(0, 200, shape).astype(dtype), rng.integers(0, classes, n)
+
+
+@pytest.mark.parametrize("model", ["vit", "conv", "gru"])
+def test_a_model_takes_its_shape_from_the_images(model):
+    x, y = own(channels=None if model == "gru" else 3)
+    images = Images.of(x, y, name="noise")
+    recipe = preset("tame", "bn", model=model, depth=1, width=12, steps=2, warmup=1, batch=16, patch=4, probe_every=1)
+    history = train(recipe, images=images, device="cpu", progress=False)
+    assert len(history.loss) == 2 and history.meta["classes"] == 4 and history.meta["images"] == "noise"
+    assert history.chance == pytest.approx(np.log(4))
+    assert history.meta["tokens"] == (16 if model == "vit" else 256)
+    assert build(recipe, images)(images.standardise(images.test_x)).shape == (10, 4)
+
+
+def test_a_sixth_is_kept_apart_and_nothing_is_lost():
+    x, y = own(62)
+    images = Images.of(x, y)
+    assert (len(images.train_x), len(images.test_x), images.name, images.classes) == (52, 10, "mine", 4)
+    assert torch.equal(Images.of(torch.from_numpy(x), torch.from_numpy(y)).test_x, images.test_x)
+    both = torch.cat((images.train_x, images.test_x)).flatten(1).tolist()
+    assert sorted(both) == sorted(x.reshape(62, -1).tolist())
+    again = Images.of(x[:50], y[:50], x[50:], y[50:])
+    assert torch.equal(again.test_x, torch.from_numpy(x[50:]))
+
+
+def test_numbers_of_any_kind_are_standardised():
+    for dtype in (np.uint8, np.float64, np.int32):
+        x, y = own(dtype=dtype)
+        images = Images.of(x, y)
+        standard = images.standardise(images.train_x)
+        torch.testing.assert_close(standard.mean((0, 2, 3)), torch.zeros(3), rtol=0, atol=1e-5)
+        torch.testing.assert_close(standard.var((0, 2, 3), correction=0), torch.ones(3), rtol=0, atol=1e-4)
+    flat = Images.of(np.zeros((12, 4, 4)), np.arange(12) % 2)  # a channel that never changes
+    assert flat.standardise(flat.train_x).abs().max() == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"x": np.zeros((60, 8, 9))}, r"x is \(60, 1, 8, 9\) of float64; it takes .* H equal to W"),
+        ({"x": np.zeros((60, 9))}, r"x is \(60, 9\)"),
+        ({"x": [["a"]]}, "x must be an array or a tensor of numbers"),
+        ({"x": np.full((60, 4, 4), np.nan)}, "x has values that are not finite"),
+        ({"y": np.zeros(59, int)}, "x has 60 images and y 59 labels"),
+        ({"y": np.zeros(60)}, r"y is \(60,\) of float64; it takes whole numbers"),
+        ({"y": np.arange(60) - 1}, "y has labels from -1 to 58; it takes whole numbers from 0"),
+        ({"y": np.zeros(60, int)}, "y has labels from 0 to 0"),
+        ({"classes": 3}, "y has labels from 0 to 3; it takes whole numbers from 0 to classes - 1 = 2"),
+        ({"test_x": np.zeros((2, 3, 16, 16), np.uint8)}, "test_x and test_y go together"),
+        ({"test_x": np.zeros((2, 3, 8, 8), np.uint8), "test_y": np.zeros(2, int)}, "test_x is .* only the number"),
+        ({"test_x": np.zeros((2, 3, 16, 16), np.uint8), "test_y": np.zeros(3, int)}, "with 3 labels"),
+    ],
+)
+def test_images_that_do_not_go_together_are_refused(change, says):
+    x, y = own()
+    with pytest.raises(ValueError, match=says):
+        Images.of(**{"x": x, "y": y} | change)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"patch": 5}, "patch=5 does not divide the image's 16 pixels"),
+        ({"model": "gru", "arm": "ln"}, "takes images of one channel"),
+        ({"batch": 51}, "batch=51 is more than the 50 training images of noise"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_the_images_says_why(fields, says):
+    images = Images.of(*own(), name="noise")
+    with pytest.raises(ValueError, match=says):
+        train(preset("tame", **{"batch": 16} | fields), images=images, device="cpu", progress=False)
+
+
+def test_the_declared_shapes_are_those_of_the_data(folder):
+    for name, source in DATA.items():
+        assert load_images(name, folder=folder).shape == source.shape

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from normviz.lab import ARMS, ViT, fold, fold_into, load_images, preset, train
+from normviz.arms import arms_of
+from normviz.lab import ViT, fold, fold_into, load_images, preset, train
 
 FOLDABLE = ("bn", "bn+ffnbn", "ffnbn", "bn+ffnbn-before", "bn+gain", "rbn")
 CLOSE = {torch.float32: 1e-5, torch.float64: 1e-10}
@@ -34,7 +35,7 @@ def off(one, two):
 
 
 def norms(model):
-    return [m for m in model.modules() if "Norm" in type(m).__name__ or type(m).__name__ in ("Turned", "Cap")]
+    return [m for m in model.modules() if "Norm" in type(m).__name__ or type(m).__name__ in ("Permuted", "Cap")]
 
 
 @settings(max_examples=60, deadline=None)
@@ -49,9 +50,7 @@ def norms(model):
     dtype=st.sampled_from(list(CLOSE)),
     seed=st.integers(0, 2**31 - 1),
 )
-def test_the_folded_network_gives_the_same_answers(
-    arm, ffn, depth, heads, head_width, ratio, patch, dtype, seed
-):
+def test_the_folded_network_gives_the_same_answers(arm, ffn, depth, heads, head_width, ratio, patch, dtype, seed):
     width = heads * head_width
     model = ViT(arm, ffn=ffn, depth=depth, width=width, heads=heads, ffn_ratio=ratio, patch=patch, seed=seed)
     model = lived_in(model, seed).to(dtype).eval()
@@ -67,14 +66,7 @@ def test_the_folded_network_gives_the_same_answers(
 def test_a_trained_network_is_folded_exactly(arm, ffn):
     images, kept = load_images("digits"), []
     recipe = preset("tame", arm, ffn=ffn, depth=2, steps=20, warmup=5, eval_every=20)
-    train(
-        recipe,
-        images=images,
-        device="cpu",
-        progress=False,
-        probes=False,
-        on_batch=lambda s, m, x, b: kept.append(m),
-    )
+    train(recipe, images=images, device="cpu", progress=False, probes=False, on_batch=lambda s, m, x, b: kept.append(m))
     model, x = kept[-1], images.standardise(images.test_x[:64])
     assert model.training  # as the training left it
     folded = fold(model)
@@ -92,9 +84,7 @@ def test_the_model_stays_as_it_was():
     with torch.no_grad():
         for parameter in folded.parameters():
             parameter.zero_()  # nothing is shared
-    assert model.training and all(
-        torch.equal(value, before[key]) for key, value in model.state_dict().items()
-    )
+    assert model.training and all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert len(norms(model)) == 2 * (3 * 2 + 1)  # each BatchNorm within a turn
 
 
@@ -106,7 +96,7 @@ def test_a_folded_network_may_be_folded_again_and_trained_on():
     assert all(p.grad is not None and p.requires_grad for p in folded.parameters())
 
 
-@pytest.mark.parametrize("arm", [arm for arm in ARMS if arm not in FOLDABLE])
+@pytest.mark.parametrize("arm", [arm for arm in arms_of("vit") if arm not in FOLDABLE])
 def test_the_other_arms_say_why_they_cannot(arm):
     with pytest.raises(ValueError) as caught:
         fold(ViT(arm, depth=1))

@@ -8,10 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from normviz.lab import History, evaluate, fold, load_images, preset, steps, train, verdict
-from normviz.lab.layers import RBN, Cap, Derf, DyT, Gain, GhostBatchNorm, PRepBN, hidden_rms
-from normviz.lab.study import results_folder
-from normviz.lab.vit import FFN, ViT
+from normviz.lab import FFN, History, ViT, evaluate, fold, load_images, preset, results_folder, steps, train, verdict
+from normviz.lab.models.layers import RBN, Cap, Derf, DyT, Gain, GhostBatchNorm, PRepBN, hidden_rms
 
 TINY = {"depth": 2, "width": 24, "steps": 12, "warmup": 2, "eval_every": 6, "probe_every": 4, "batch": 32}
 
@@ -69,10 +67,7 @@ def test_clipping_ends_after_its_steps(images):
         before = [p.detach().clone() for p in run.model.parameters()]
         run.advance()
         moved.append(
-            sum(
-                float((a - b.detach()).square().sum())
-                for a, b in zip(before, run.model.parameters(), strict=True)
-            )
+            sum(float((a - b.detach()).square().sum()) for a, b in zip(before, run.model.parameters(), strict=True))
         )
     assert max(moved[:3]) < 1e-3 * min(moved[3:])
     assert run.recipe.clip_at(2) == 1e-6 and run.recipe.clip_at(3) is None
@@ -81,10 +76,7 @@ def test_clipping_ends_after_its_steps(images):
 def test_poison_multiplies_the_gradients_that_the_record_shows(images):
     plain = train(preset("heavy", "ln", **TINY), images=images, device="cpu", progress=False)
     poisoned = train(
-        preset("heavy", "ln", **TINY, poison=100.0, poison_steps=1),
-        images=images,
-        device="cpu",
-        progress=False,
+        preset("heavy", "ln", **TINY, poison=100.0, poison_steps=1), images=images, device="cpu", progress=False
     )
     assert poisoned.grad_norm[0] == pytest.approx(100 * plain.grad_norm[0], rel=1e-4)
     # AdamW's first step does not see the factor; its second remembers it
@@ -149,9 +141,9 @@ def test_momentum_reaches_every_batchnorm():
     model = ViT("bn+ffnbn", depth=2, width=24, bn_momentum=0.02)
     found = [m.momentum for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     assert found == [0.02] * 7
-    assert [
-        m.momentum for m in ViT("rbn", depth=1, width=24, bn_momentum=0.5).modules() if isinstance(m, RBN)
-    ] == [0.5] * 3
+    assert [m.momentum for m in ViT("rbn", depth=1, width=24, bn_momentum=0.5).modules() if isinstance(m, RBN)] == [
+        0.5
+    ] * 3
 
 
 @pytest.mark.parametrize(("batch", "tokens"), [(8, 32), (8, 128), (5, 32), (3, 64)])
@@ -201,7 +193,7 @@ def test_prepbn_goes_from_layernorm_to_batchnorm_and_folds_at_the_end(images):
     layer, x = PRepBN(24), torch.randn(4, 16, 24)
     torch.testing.assert_close(layer(x), nn.LayerNorm(24)(x))
     torch.testing.assert_close(layer.eval()(x), nn.LayerNorm(24)(x))
-    layer.train().share = 0.0
+    layer.train().ln_weight = 0.0
     torch.testing.assert_close(layer(x), nn.BatchNorm1d(24)(x.flatten(0, 1)).view_as(x) + x)
     run = steps(recipe, images=images, device="cpu")
     list(run)

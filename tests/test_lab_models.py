@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from normviz.lab import Recipe, preset, train
-from normviz.lab.convnet import CONV_ARMS, ConvNet
-from normviz.lab.models import MODELS, build, model_class
+from normviz.arms import ARMS, arms_of
+from normviz.lab import ConvNet, Recipe, build, preset, train
+from normviz.lab.models import MODELS
 
 LAYERS = {"none": nn.Identity, "bn": nn.BatchNorm2d, "ln": nn.LayerNorm, "gn": nn.GroupNorm}
 
 
-@pytest.mark.parametrize("arm", CONV_ARMS)
+@pytest.mark.parametrize("arm", arms_of("conv"))
 def test_shapes_slots_and_gradients(arm):
     model = ConvNet(arm, channels=3, size=16, depth=4, width=16, num_groups=4, seed=0)
     x = torch.randn(5, 3, 16, 16)
@@ -35,12 +35,8 @@ def test_arms_start_from_the_same_weights():
 
 def test_instance_norm_is_group_norm_with_a_group_per_channel():
     x = torch.randn(4, 1, 8, 8)
-    torch.testing.assert_close(
-        ConvNet("in", width=16, seed=1)(x), ConvNet("gn", width=16, num_groups=16, seed=1)(x)
-    )
-    torch.testing.assert_close(
-        ConvNet("ln", width=16, seed=1)(x), ConvNet("gn", width=16, num_groups=1, seed=1)(x)
-    )
+    torch.testing.assert_close(ConvNet("in", width=16, seed=1)(x), ConvNet("gn", width=16, num_groups=16, seed=1)(x))
+    torch.testing.assert_close(ConvNet("ln", width=16, seed=1)(x), ConvNet("gn", width=16, num_groups=1, seed=1)(x))
 
 
 @pytest.mark.parametrize("arm", ["bn", "gn"])
@@ -60,10 +56,10 @@ def test_batch_of_one_image():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match=r"arm='rms' is unknown; it takes one of none, bn, ln, in, gn"):
+    with pytest.raises(ValueError, match=r"arm='rms' is unknown; it takes one of ln, bn, none, in, gn"):
         Recipe(model="conv", arm="rms")
     with pytest.raises(ValueError, match=r"model='mlp' is unknown; it takes one of vit, conv"):
-        model_class("mlp")
+        Recipe(model="mlp")
     with pytest.raises(ValueError, match=r"num_groups=5 does not divide"):
         build(preset("conv", "gn", num_groups=5))
-    assert set(MODELS) >= {"vit", "conv"}
+    assert set(MODELS) == {model for row in ARMS.values() for model in row.slots}

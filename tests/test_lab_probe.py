@@ -7,9 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from normviz.lab import Inside, Probe, ViT, load_images, preset, token_norms, train
-from normviz.lab.inside import EDGES, longest_in_test
-from normviz.lab.probe import METRICS, attention_entropy, outlier_bound, outlier_ratio, token_lengths
+from normviz.lab import Looks, Probe, ViT, load_images, preset, token_norms, train
+from normviz.lab.looks import longest_in_test
+from normviz.lab.probe import METRICS, attention_entropy, outlier_bound, token_lengths
+from normviz.series import LENGTH_EDGES
+
+
+def outlier_ratio(x):
+    squares = x.square().sum(-1)
+    return (squares.max() / squares.mean()).sqrt()
 
 
 def test_outlier_ratio_and_its_bound():
@@ -159,7 +165,7 @@ def test_the_longest_test_token_by_batch_and_by_running_statistics():
 def test_looks_inside_find_the_loudest_image_and_change_nothing():
     images = load_images("digits")
     recipe = preset("heavy", "bn", depth=2, width=24, steps=8, warmup=1, sigma=1.5)
-    inside = Inside((0, 5))
+    inside = Looks((0, 5))
     history = train(recipe, images=images, device="cpu", progress=False, on_batch=inside)
     assert history.loss == train(recipe, images=images, device="cpu", progress=False).loss
     assert [look["step"] for look in inside.looks] == [0, 5]
@@ -170,7 +176,7 @@ def test_looks_inside_find_the_loudest_image_and_change_nothing():
             assert sum(block["counts"]) == 64 * 16
             _, patch, ratio = block["longest"][0]
             assert 0 <= patch < 16 and ratio == block["ratio"] > 1
-            assert block["counts"][EDGES.searchsorted(ratio) - 1] > 0
+            assert block["counts"][LENGTH_EDGES.searchsorted(ratio) - 1] > 0
         # With σ = 1.5 the longest token at the first block belongs to one of the images of highest contrast
         loudest = sorted(range(64), key=lambda i: -look["contrast"][i])[:5]
         assert look["norm1"][0]["longest"][0][0] in loudest

@@ -2,16 +2,32 @@
 
 import json
 import math
+import os
+import shutil
 import signal
 import subprocess
 import sys
 import warnings
+from pathlib import Path
+from random import Random
 
 import pytest
 import torch
 
-from normviz.lab import CheckpointError, History, Recipe, ViT, evaluate, load_images, preset, train, verdict
-from normviz.lab.checkpoint import checkpoints
+from normviz.lab import (
+    CheckpointError,
+    History,
+    Images,
+    Recipe,
+    ViT,
+    evaluate,
+    load_images,
+    preset,
+    steps,
+    train,
+    verdict,
+)  # fmt: skip
+from normviz.lab.checkpoint import checkpoints, load_checkpoint
 
 SMALL = {"depth": 2, "width": 24, "steps": 12, "warmup": 2, "eval_every": 5, "probe_every": 4, "batch": 32}
 
@@ -65,9 +81,7 @@ def test_history_survives_json_with_nan_and_infinity(tmp_path):
     history = History(small(), loss=[1.5, math.nan, math.inf, -math.inf, 0.1 + 0.2], meta={"device": "cpu"})
     history.evals.append({"step": 2, "loss": math.nan})
     history.save(tmp_path / "h.json")
-    json.loads(
-        (tmp_path / "h.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON")
-    )
+    json.loads((tmp_path / "h.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     back = History.load(tmp_path / "h.json")
     assert same(back, history) and back.recipe == history.recipe and back.meta == history.meta
     assert History.from_dict(history.to_dict(digits=2)).loss[4] == 0.3
@@ -112,18 +126,18 @@ def test_nan_does_not_stop_the_record(images):
 KILLED = """
 import os, signal, sys, torch
 torch.set_num_threads(1)
-from normviz.lab import checkpoint, train, Recipe
+from normviz.lab import train, Recipe
 import json
 recipe = Recipe(**json.loads(sys.argv[1]))
 where, out = sys.argv[2], sys.argv[3]
 die = lambda: os.kill(os.getpid(), signal.SIGKILL)
-if where == "writing":      # the second checkpoint's tensors are written, its JSON is not
+if where == "writing":      # the second checkpoint is written under its other name, and not yet renamed
     rename, count = os.replace, [0]
     def replace(a, b):
-        rename(a, b)
         count[0] += 1
-        if count[0] == 3:
+        if count[0] == 2:
             die()
+        rename(a, b)
     os.replace = replace
 else:
     stop = int(where)
@@ -137,69 +151,154 @@ train(recipe, on_step, out=out, checkpoint_every=4, device="cpu", progress=False
 @pytest.mark.parametrize("where", ["7", "8", "writing"])
 def test_resumed_after_sigkill_is_bit_identical(where, images, tmp_path):
     recipe = small("bn+ffnbn", ffn="swiglu", clip=1.0)
-    died = subprocess.run(
-        [sys.executable, "-c", KILLED, json.dumps(recipe.to_dict()), where, str(tmp_path)], timeout=120
-    )
+    line = [sys.executable, "-c", KILLED, json.dumps(recipe.to_dict()), where, str(tmp_path)]
+    died = subprocess.run(line, timeout=120)
     assert died.returncode == -signal.SIGKILL
-    assert [path.name for path in checkpoints(tmp_path)] == ["step-000004.json"]
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-000004.safetensors"]
     resumed = quiet(recipe, images=images, out=tmp_path, resume=True)
     assert same(resumed, quiet(recipe, images=images))
     assert same(History.load(tmp_path / "history.json"), resumed)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]  # what the kill left is gone
 
 
 def test_two_checkpoints_are_kept_and_nothing_half_written(images, tmp_path):
+    (tmp_path / "step-a.safetensors").write_text("somebody else's")
+    (tmp_path / ".step-000004.safetensors.0123abcd.tmp").write_text("half of one")
     quiet(small(), images=images, out=tmp_path, checkpoint_every=3)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "history.json",
-        "step-000009.json",
-        "step-000009.safetensors",
-        "step-000012.json",
-        "step-000012.safetensors",
-    ]
+    names = ["history.json", "step-000009.safetensors", "step-000012.safetensors", "step-a.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
-def damage_json(path):
-    path.write_text(path.read_text().replace('"step": 8', '"step": 9'))
+def test_files_are_as_the_umask_has_them(images, tmp_path):
+    before = os.umask(0o027)
+    try:
+        quiet(small(), images=images, out=tmp_path)
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o640}
 
 
-def damage_tensors(path):
-    file = path.with_suffix(".safetensors")
-    content = bytearray(file.read_bytes())
-    content[-1] ^= 1
-    file.write_bytes(content)
+@pytest.fixture(scope="module")
+def stopped(images, tmp_path_factory):
+    """A run of 12 steps, stopped after 8, with the checkpoints of steps 4 and 8, and what it gives when it is whole."""
+    folder = tmp_path_factory.mktemp("stopped")
+    quiet(small(), lambda history: len(history.loss) < 8, images=images, out=folder, checkpoint_every=4)
+    return folder, quiet(small(), images=images)
 
 
-def truncate_json(path):
-    path.write_bytes(path.read_bytes()[:100])
+def change(content: bytes, old: bytes, new: bytes) -> bytes:
+    assert old in content
+    return content.replace(old, new, 1)
 
 
-def lose_tensors(path):
-    path.with_suffix(".safetensors").unlink()
+def replaced(make):
+    """The file gives way to something else of its name."""
+
+    def damage(path):
+        path.unlink()
+        make(path)
+
+    return damage
 
 
-@pytest.mark.parametrize("damage", [damage_json, damage_tensors, truncate_json, lose_tensors])
-def test_damaged_checkpoint_is_refused_and_the_one_before_used(damage, images, tmp_path):
-    recipe = small()
-    quiet(recipe, lambda history: len(history.loss) < 8, images=images, out=tmp_path, checkpoint_every=4)
-    newest, before = checkpoints(tmp_path)
+def edited(edit):
+    return lambda path: path.write_bytes(edit(path.read_bytes()))
+
+
+DAMAGES = {
+    "a tensor's last bit": edited(lambda b: b[:-1] + bytes([b[-1] ^ 1])),
+    "a digit of the history": edited(lambda b: change(b, b'\\"lr\\": 0.004', b'\\"lr\\": 0.005')),
+    "a dot that becomes e": edited(lambda b: change(b, b"2.", b"2e")),
+    "a byte of the header": edited(lambda b: b[:20] + b"x" + b[21:]),
+    "the header's length": edited(lambda b: b"\xff" * 8 + b[8:]),
+    "truncated": edited(lambda b: b[:100]),
+    "empty": edited(lambda b: b""),
+    "no longer sealed": edited(lambda b: change(b, b'"sha256"', b'"sha257"')),
+    "JSON nested too deeply": edited(lambda b: len(n := b"[" * 100_000).to_bytes(8, "little") + n),
+    "a folder": replaced(Path.mkdir),
+    "a pipe": replaced(os.mkfifo),
+    "a link to itself": replaced(lambda path: path.symlink_to(path)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_damaged_checkpoint_is_refused_and_the_one_before_used(damage, images, stopped, tmp_path):
+    folder = shutil.copytree(stopped[0], tmp_path / "run")
+    newest, before = checkpoints(folder)
     damage(newest)
     with pytest.warns(UserWarning, match=f"{newest.stem}.*(damaged|missing).*going on from {before.name}"):
-        resumed = quiet(recipe, images=images, out=tmp_path, resume=True)
-    assert same(resumed, quiet(recipe, images=images))
+        resumed = quiet(small(), images=images, out=folder, resume=True, checkpoint_every=4)
+    assert same(resumed, stopped[1])
+    assert [path.name for path in checkpoints(folder)] == ["step-000012.safetensors", "step-000008.safetensors"]
 
 
-def test_no_sound_checkpoint_is_an_error(images, tmp_path):
-    quiet(small(), images=images, out=tmp_path, checkpoint_every=6)
-    for path in checkpoints(tmp_path):
-        damage_tensors(path)
-    with pytest.raises(CheckpointError, match=r"no checkpoint in .* can be used: .*damaged"):
-        quiet(small(), images=images, out=tmp_path, resume=True)
+def test_any_damaged_byte_is_noticed(images, stopped, tmp_path):
+    run = steps(small(), images=images, device="cpu")
+    content = checkpoints(stopped[0])[0].read_bytes()
+    path, random = tmp_path / "step-000008.safetensors", Random(0)
+    path.write_bytes(content)
+    load_checkpoint(path, run)  # as it is, it is sound
+    for at in [*random.sample(range(len(content)), 60), *range(0, 16)]:
+        path.write_bytes(content[:at] + bytes([content[at] ^ random.randrange(1, 256)]) + content[at + 1 :])
+        with pytest.raises(CheckpointError, match="step-000008"):
+            load_checkpoint(path, run)
 
 
-def test_checkpoint_of_another_recipe_is_refused(images, tmp_path):
-    quiet(small(), images=images, out=tmp_path)
-    with pytest.raises(CheckpointError, match=r"of another recipe: lr=0\.004 not 0\.001"):
-        quiet(small(lr=1e-3), images=images, out=tmp_path, resume=True)
+def test_a_checkpoint_of_a_newer_version_names_itself(images, stopped, tmp_path, monkeypatch):
+    folder = shutil.copytree(stopped[0], tmp_path / "run")
+    run = steps(small(), images=images, device="cpu")
+    monkeypatch.setattr(History, "from_dict", classmethod(lambda cls, values: Recipe.from_dict({"colour": 1})))
+    with pytest.raises(CheckpointError, match=r"step-000008.*another version of normviz: colour: no such field"):
+        load_checkpoint(checkpoints(folder)[0], run)
+
+
+def test_no_sound_checkpoint_is_an_error(images, stopped, tmp_path):
+    folder = shutil.copytree(stopped[0], tmp_path / "run")
+    for path in checkpoints(folder):
+        DAMAGES["truncated"](path)
+    with pytest.raises(CheckpointError, match=r"no checkpoint can be used: .*step-000008.*damaged.*step-000004"):
+        quiet(small(), images=images, out=folder, resume=True)
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_folder_belongs_to_one_recipe(resume, images, stopped):
+    before = {path.name: path.read_bytes() for path in stopped[0].iterdir()}
+    with pytest.raises(CheckpointError, match=r"of another recipe: lr=0\.004 not 0\.001; name another folder"):
+        quiet(small(lr=1e-3), images=images, out=stopped[0], resume=resume)
+    other = Images.of(images.train_x[:700], images.train_y[:700], images.test_x, images.test_y, name="fewer")
+    with pytest.raises(CheckpointError, match="of another data: images=None not 'fewer', train_images=1500 not 700"):
+        quiet(small(), images=other, out=stopped[0], resume=resume)
+    assert {path.name: path.read_bytes() for path in stopped[0].iterdir()} == before
+
+
+def test_a_run_is_not_begun_anew_over_its_own_checkpoints(images, stopped):
+    with pytest.raises(CheckpointError, match="holds this run up to step 8: resume=True goes on from there"):
+        quiet(small(), images=images, out=stopped[0])
+    assert len(checkpoints(stopped[0])) == 2
+
+
+def test_a_second_process_is_told_that_the_folder_is_in_use(images, tmp_path):
+    def again(history):
+        with pytest.raises(CheckpointError, match="is in use: another process trains in it"):
+            quiet(small(), images=images, out=tmp_path, resume=True)
+        return False
+
+    quiet(small(), again, images=images, out=tmp_path)
+    quiet(small(), images=images, out=tmp_path, resume=True)  # it is free again
+
+
+def test_an_unwritable_folder_is_noticed_before_the_work(images, tmp_path):
+    (tmp_path / "file").write_text("")
+    steps_taken = []
+    with pytest.raises(OSError, match="file"):
+        quiet(small(), steps_taken.append, images=images, out=tmp_path / "file" / "run")
+    assert not steps_taken
+
+
+def test_checkpoints_are_in_the_order_of_their_steps(tmp_path):
+    for step in (999950, 1000000, 5):
+        (tmp_path / f"step-{step:06}.safetensors").touch()
+    assert [int(path.stem[5:]) for path in checkpoints(tmp_path)] == [1000000, 999950, 5]
 
 
 def test_resume_of_nothing_begins_and_of_a_finished_run_ends(images, tmp_path):
@@ -215,6 +314,11 @@ def test_arguments_that_do_not_go_together(images):
         quiet(small(), images=images, resume=True)
     with pytest.raises(ValueError, match="checkpoint_every=0 must be"):
         quiet(small(), images=images, checkpoint_every=0)
+    for device in ("cuda:7", "tpu"):
+        with pytest.raises(ValueError, match=f"device='{device}' cannot be used here"):
+            train(small(), images=images, device=device)
+    with pytest.raises(ValueError, match="count=0 must be an integer >= 1"):
+        evaluate(ViT("bn", depth=1), images, count=0)
 
 
 def test_clipping_limits_the_step(images):

@@ -4,8 +4,7 @@ import math
 
 import pytest
 
-from normviz.lab import History, Recipe, verdict
-from normviz.lab.verdicts import smoothed
+from normviz.lab import History, Recipe, smooth, verdict
 
 CHANCE = math.log(10)
 
@@ -23,12 +22,7 @@ def history(pieces, accuracy=0.95, test_loss=0.2, classes=10):
     ("kind", "step", "pieces", "accuracy"),
     [
         ("trained", (190, 215), [(200, 1.0, 0.25), (200, 0.25, 0.02)], 0.95),
-        (
-            "trained",
-            (90, 115),
-            [(100, 1.0, 0.2), (40, 0.2, 0.2), (60, 0.9, 0.6), (200, 0.2, 0.02)],
-            0.95,
-        ),  # heals
+        ("trained", (90, 115), [(100, 1.0, 0.2), (40, 0.2, 0.2), (60, 0.9, 0.6), (200, 0.2, 0.02)], 0.95),  # heals
         ("delayed", None, [(400, 1.0, 0.4)], 0.6),
         ("delayed", None, [(400, 1.0, 0.02)], 0.5),  # the training loss alone does not make it
         ("delayed", None, [(200, 1.0, 0.2), (200, 0.9, 0.6)], 0.5),  # fell back, but not to chance
@@ -84,9 +78,9 @@ def test_short_records_are_judged_and_empty_ones_refused():
         verdict(History(Recipe()))
 
 
-def test_smoothed_is_a_trailing_mean():
+def test_smooth_is_a_trailing_mean():
     loss = [float(i % 7) for i in range(200)]
-    found = smoothed(loss)
+    found = smooth(loss)
     for i in (0, 3, 9, 10, 57, 199):
         window = loss[max(0, i - 9) : i + 1]
         assert found[i] == pytest.approx(sum(window) / len(window))

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from normviz.lab import ARMS, Recipe, ViT, preset
-from normviz.lab.layers import Cap, PRepBN
-from normviz.lab.vit import FFN
+from normviz.arms import arms_of
+from normviz.lab import FFN, Recipe, ViT, build, preset
+from normviz.lab.models.layers import Cap, PRepBN
 
 SMALL = {"depth": 2, "width": 24, "heads": 3}
 
@@ -44,18 +44,18 @@ def test_slots_hold_what_the_arm_says(arm, norm1, norm2, ffn_norm, final):
 
 
 @pytest.mark.parametrize("ffn", ["gelu", "swiglu"])
-@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("arm", arms_of("vit"))
 def test_gradients_reach_every_parameter(arm, ffn):
     model = ViT(arm, ffn=ffn, seed=0, **SMALL)
     for layer in model.modules():
         if isinstance(layer, PRepBN):
-            layer.share = 0.5  # at 1 and at 0 one half of it has nothing to say
+            layer.ln_weight = 0.5  # at 1 and at 0 one half of it has nothing to say
     logits = model(torch.randn(8, 1, 8, 8))
     assert logits.shape == (8, 10)
     nn.functional.cross_entropy(logits, torch.arange(8)).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad.isfinite().all(), name
-        # A bias in front of BatchNorm is taken away again, and softmax does not see the key's: these may be 0
+        # A bias before BatchNorm is taken away again, and softmax does not see the key's: these may be 0
         assert name.endswith("bias") or (parameter.grad != 0).any(), name
 
 
@@ -82,9 +82,7 @@ def encoder_like(model: ViT, width: int, heads: int) -> nn.TransformerEncoder:
     layer = nn.TransformerEncoderLayer(
         width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
     )
-    encoder = nn.TransformerEncoder(
-        layer, len(model.blocks), norm=nn.LayerNorm(width), enable_nested_tensor=False
-    )
+    encoder = nn.TransformerEncoder(layer, len(model.blocks), norm=nn.LayerNorm(width), enable_nested_tensor=False)
     for theirs, ours in zip(encoder.layers, model.blocks, strict=True):
         pairs = (
             (theirs.self_attn.in_proj_weight, ours.attention.qkv.weight),
@@ -151,19 +149,19 @@ def test_cap_shortens_long_tokens_alone():
 
 
 def test_arms_of_one_seed_start_from_the_same_weights():
-    models = {arm: ViT.from_recipe(preset("tame", arm, 5, depth=2)) for arm in ("ln", "bn", "bn+ffnbn")}
+    models = {arm: build(preset("tame", arm, 5, depth=2)) for arm in ("ln", "bn", "bn+ffnbn")}
     shared = dict(models["ln"].named_parameters())
     for arm in ("bn", "bn+ffnbn"):
         for name, parameter in models[arm].named_parameters():
             if name.endswith("weight") and parameter.ndim == 2:
                 assert torch.equal(parameter, shared[name]), name
-    other = ViT.from_recipe(preset("tame", "ln", 6, depth=2))
+    other = build(preset("tame", "ln", 6, depth=2))
     assert not torch.equal(other.head.weight, models["ln"].head.weight)
 
 
 def test_from_recipe_follows_the_recipe():
     recipe = preset("cifar10-swiglu", "bn+ffnbn", depth=3, width=32, heads=2, patch=8, ffn_ratio=2)
-    model = ViT.from_recipe(recipe)
+    model = build(recipe)
     assert len(model.blocks) == 3 and model.embedding.tokens == 16
     assert model.blocks[0].ffn.fc1.weight.shape == (2 * 64, 32)
     assert model(torch.randn(4, 3, 32, 32)).shape == (4, 10)
