@@ -35,7 +35,7 @@ def deliver_comms(kernel=None) -> int:
         taken = True
         frames = stream.socket.recv_multipart(copy=False)
         _, parts = kernel.session.feed_identities(frames, copy=False)
-        # Behind the signature comes the header.  It is only looked at: the session refuses what it has read before
+        # After the signature comes the header.  It is only looked at: the session refuses what it has read before
         if json.loads(bytes(parts[1]))["msg_type"] in _COMMS:
             _dispatch(kernel, frames)
             delivered += 1
@@ -49,9 +49,7 @@ def deliver_comms(kernel=None) -> int:
 
 def _channel(kernel) -> tuple[object, Callable]:
     """The stream on which messages reach the kernel's main thread, and how to have one answered after this cell."""
-    if thread := getattr(
-        kernel, "shell_channel_thread", None
-    ):  # ipykernel 7: it reads the socket and passes them on
+    if thread := getattr(kernel, "shell_channel_thread", None):  # ipykernel 7: it reads the socket and passes them on
         stream = thread.manager.get_shell_channel_to_subshell_pair(None).to_stream
         return stream, partial(stream.io_loop.add_callback, kernel.shell_main, None)
     return kernel.shell_stream, partial(kernel.schedule_dispatch, kernel.dispatch_shell)
