@@ -24,6 +24,7 @@ import ipywidgets as w
 import numpy as np
 
 from normviz.arms import ARMS, HUES, Style
+from normviz.explore.comms import deliver_comms
 from normviz.explore.live import FLOW, Picture
 from normviz.files import make_writable, write_atomic
 from normviz.picture.chart import MARKERS, Chart, legend
@@ -31,11 +32,6 @@ from normviz.picture.color import MUTED, value_pixels
 from normviz.picture.scene import Box, Label, Raster, Scene, with_caption
 from normviz.picture.text import fixed, number, plural
 from normviz.series import last_tenth, smooth
-
-try:
-    from normviz.explore.comms import deliver_comms
-except ModuleNotFoundError:  # until the old module has moved
-    from normviz.picture.comms import deliver_comms
 
 SHARE = 0.02  # of the time that the picture may take
 INTERVAL = 0.5  # seconds between two pictures, at least
@@ -550,10 +546,8 @@ class Race(Picture):
         if names:
             scene.height += 36
             note = "Every token before every FFN, blocks downwards, short to long: length over root-mean-square length"
-            scene.items += [
-                Label(62, scene.height - 8, note, color=MUTED),
-                *_scale_lying(WIDTH - 16, scene.height - 18),
-            ]
+            scene.items.append(Label(62, scene.height - 8, note, color=MUTED))
+            scene.items += _scale_lying(WIDTH - 16, scene.height - 18)
         scene.alt = self._said_of(moments, losses, names)
         return scene
 
@@ -683,10 +677,8 @@ def _scale(box: Box) -> list:
 
 def _scale_lying(right: float, y: float) -> list:
     """The same, lying, with its ends named."""
-    low, high = (
-        Label(right - 186, y + 10, "1/30", anchor="end", color=MUTED),
-        Label(right - 34, y + 10, "30 ×", color=MUTED),
-    )
+    low = Label(right - 186, y + 10, "1/30", anchor="end", color=MUTED)
+    high = Label(right - 34, y + 10, "30 ×", color=MUTED)
     return [_shades(Box(right - 180, y, 140, 11), np.linspace(-1, 1, 56)[None]), low, high]
 
 
