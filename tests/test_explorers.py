@@ -77,7 +77,8 @@ def test_caption_alt_and_twin_say_the_same(name):
 
 
 def test_widgets_do_what_turn_does(name):
-    live, state, rng = start(name).live(), start(name), np.random.default_rng(3)
+    state, rng = start(name), np.random.default_rng(3)
+    live = state.live()
     for _ in range(25):
         change = a_turn(state, rng)
         ((control, value),) = change.items()
