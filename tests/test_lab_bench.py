@@ -10,7 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from normviz.__main__ import main
 from normviz.costs import LAYERS, Machine, predict
 from normviz.lab import ViT, calibrate, compile_problem, count, fold, load_costs, measure_layers, paired, run_layer
 from normviz.lab.claims import HOLDS, NOT, OPEN, ledger
@@ -48,6 +47,11 @@ def test_the_steps_are_layer_norm_and_batch_norm():
     torch.testing.assert_close(run_layer("ln", x, statistics), torch.nn.functional.layer_norm(x, (7,), g, b))
     expected = torch.nn.functional.batch_norm(x, mean, var, g, b)
     torch.testing.assert_close(run_layer("bn", x, statistics), expected)
+
+
+def test_a_layer_that_is_not_known_is_not_taken_for_another():
+    with pytest.raises(ValueError, match="kind='layernorm' is unknown; it takes one of ln, bn"):
+        run_layer("layernorm", torch.randn(3, 4), torch.rand(4, 4))
 
 
 def test_folding_takes_the_calls_and_the_bytes_of_the_norms_away():
@@ -217,13 +221,3 @@ def test_the_ledger_judges_the_twenty_percent_by_the_record(tmp_path, ratios, ve
     finding = next(found for claim, found in ledger(tmp_path) if "20 %" in claim.statement)
     assert finding.verdict == verdict
     assert ("Abacus" in finding.numbers) == (ratios is not None)
-
-
-def test_the_command_line_writes_a_record(tmp_path, capsys):
-    quick = ["bench", "--quick", "--no-compile", "--device", "cpu", "--threads", "1"]
-    assert main([*quick, "--results", str(tmp_path)]) == 0
-    (found,) = load_costs(tmp_path)
-    assert found["environment"]["threads"] == 1 and found["not_compiled"]
-    assert {row["network"] for row in found["networks"]} == {"ours"} and "recorded in" in capsys.readouterr().out
-    assert main(["bench", "--results", str(tmp_path / "none")]) == 2
-    assert main(["bench", "--threads", "0", "--results", str(tmp_path)]) == 2

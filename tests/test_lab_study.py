@@ -188,18 +188,8 @@ def test_grids_compare_arms_on_equal_terms():
 
 def test_a_study_that_decides_says_how_and_is_judged_on_seeds_of_its_own():
     choosing = {"choices": {90}, "fair": {90}, "cifar10": {90}}
-    for name in [
-        "choices",
-        "memory",
-        "memory-deep",
-        "initial",
-        "slot",
-        "longer",
-        "fair",
-        "successors",
-        "ghost",
-        "half",
-    ]:
+    deciding = ("memory", "memory-deep", "initial", "slot", "longer", "fair", "successors", "ghost", "half")
+    for name in ("choices", *deciding):
         assert STUDIES[name].rule or name == "choices", name
         seeds = {recipe.seed for recipe in STUDIES[name].recipes}
         assert seeds == choosing.get(name, set(range(100, 110)) if name == "initial" else set(JUDGED)), name

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from normviz.arms import ARMS, KINDS, PHOTOGRAPHS, REGIMES, arms_of
     from normviz.costs import LAYERS
     from normviz.lab.cifar10 import read_cifar10
-    from normviz.lab.claims import CLAIMS, ledger, markdown, studies_markdown
+    from normviz.lab.claims import CLAIMS, ledger, markdown
     from normviz.lab.compare import accuracies, difference, fates, spread, trained, trained_of
     from normviz.lab.conclusions import Runs, conclude, memory
     from normviz.lab.data import Images, load_images
@@ -52,7 +52,7 @@ _WHERE = {
     "normviz.arms": "ARMS KINDS PHOTOGRAPHS REGIMES arms_of",
     "normviz.costs": "LAYERS",
     "cifar10": "read_cifar10",
-    "claims": "CLAIMS ledger markdown studies_markdown",
+    "claims": "CLAIMS ledger markdown",
     "compare": "accuracies difference fates spread trained trained_of",
     "conclusions": "Runs conclude memory",
     "data": "Images load_images",

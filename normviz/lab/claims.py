@@ -17,8 +17,18 @@ from normviz import count_statistics, torch_layer
 from normviz.arms import PHOTOGRAPHS, REGIMES
 from normviz.costs import device_words
 from normviz.files import insert_between
-from normviz.lab.compare import accuracies, difference, fates, lost_in_evaluation, spread, trained, trained_of
-from normviz.lab.conclusions import CONCLUSIONS, Runs, conclude, crashes_when_tuned, fair, of_setting, paired, slot
+from normviz.lab.compare import accuracies, difference, fates, lost_in_evaluation, spread, trained
+from normviz.lab.conclusions import (
+    ARM_WORDS,
+    Runs,
+    conclude,
+    crashes_when_tuned,
+    fair,
+    of_setting,
+    outcome,
+    paired,
+    slot,
+)
 from normviz.lab.history import History
 from normviz.lab.studies import SLOTS
 from normviz.lab.timing import NETWORK_NAMES, load_costs
@@ -62,16 +72,13 @@ def _counts(runs: Runs) -> Finding:
     )
     if token.formula == sample.formula:
         return Finding(HOLDS, "True of every LayerNorm.", numbers)
-    return Finding(
-        PARTLY,
-        f"True of the LayerNorm that normalizes each token by itself; over a whole sample it has {sample.formula}.",
-        numbers,
-    )
+    only = "True of the LayerNorm that normalizes each token by itself; over a whole sample it has"
+    return Finding(PARTLY, f"{only} {sample.formula}.", numbers)
 
 
 def _at_inference(runs: Runs) -> Finding:
-    """Asked of torch's own layers: which statistics they compute in either mode, and whether company matters."""
-    shape, told, sets, moved = (2, 4, 2, 2), [], {}, {}
+    """Asked of torch's own layers: which statistics they compute in either mode, and whether other images matter."""
+    shape, parts, sets, moved = (2, 4, 2, 2), [], {}, {}
     x = torch.from_numpy(digit_features(2 * shape[0], *shape[1:]))
     for method, name in (("layer_token", "LN"), ("batch", "BN")):
         layer = torch_layer(method, shape)
@@ -80,54 +87,40 @@ def _at_inference(runs: Runs) -> Finding:
             layer.train(training)
             sets[name, training] = computed_sets(layer, shape)
             moved[name, training] = moved_by_neighbours(layer, x[: shape[0]], x[shape[0] :])
-        told.append(
+        parts.append(
             f"{name} computes the statistics of {sets[name, True]} sets in training and {sets[name, False]} in "
             f"evaluation; with other images beside it an image's output changes by {moved[name, True]:.2g} and "
             f"{moved[name, False]:.2g}"
         )
     anew = sets["LN", False] == sets["LN", True] == count_statistics("layer_token", shape).sets
     fixed = sets["BN", False] == 0 < sets["BN", True] and moved["BN", False] == 0 < moved["BN", True]
-    said = {
-        (True, True): "True of torch's layers, as their own gradients show.",
-        (True, False): "True of LN only.",
-        (False, True): "True of BN only.",
-    }
-    sentence = said.get((anew, fixed), "Not what torch's layers do.")
-    return Finding(among({"LN": anew, "BN": fixed}), sentence, f"N×C×H×W = {shape}: {'. '.join(told)}")
+    sentence = {
+        (True, True): "True of torch's layers, as their own gradients show.", (True, False): "True of LN only.",
+        (False, True): "True of BN only.", (False, False): "Not what torch's layers do.",
+    }[anew, fixed]  # fmt: skip
+    return Finding(among({"LN": anew, "BN": fixed}), sentence, f"N×C×H×W = {shape}: {'. '.join(parts)}")
 
 
 def _sequences(runs: Runs) -> Finding:
     """That LN is the standard is history; what runs can say is where it is ahead of every way to use BN."""
-    rivals = {"bn-input": "on the input", "bn-step": "per step", "bn": "shared", "bn-padded": "with padding"}
+    ways = {"bn-input": "on the input", "bn-step": "per step", "bn": "shared", "bn-padded": "with padding"}
     parts, words = [], {}
     for name, regime in (("gru", "sequences as long as in training"), ("gru-longer", "longer ones")):
-        ln, *others = (runs("sequences", arm, name) for arm in ("ln", *rivals))
-        best = max(others, key=lambda found: statistics.mean(accuracies(found)))
-        gap = difference(ln, best)
-        words[regime] = gap.word
-        told = ", ".join(
-            f"{words_} {spread(accuracies(found))}" for words_, found in zip(rivals.values(), others, strict=True)
-        )
-        parts.append(f"{regime}: LN {spread(accuracies(ln))}, BN {told}; LN to the best BN {gap.points} points")
+        ln, *rivals = (runs("sequences", arm, name) for arm in ("ln", *ways))
+        gap = difference(ln, max(rivals, key=lambda these: statistics.mean(accuracies(these))))
+        words.setdefault(gap.word, []).append(regime)
+        of_bn = ", ".join(f"{way} {spread(accuracies(r))}" for way, r in zip(ways.values(), rivals, strict=True))
+        parts.append(f"{regime}: LN {spread(accuracies(ln))}, BN {of_bn}; LN to the best BN {gap.points} points")
     state = {
-        "ahead": "ahead of",
-        "level": "level with",
-        "behind": "behind",
+        "ahead": "ahead of", "level": "level with", "behind": "behind",
         "not decided": "neither ahead of nor behind",
-    }
-    told = listed(
-        f"{state[word]} the best BatchNorm on {listed(regime for regime in words if words[regime] == word)}"
-        for word in dict.fromkeys(words.values())
-    )
+    }  # fmt: skip
+    where = listed(f"{state[word]} the best BatchNorm on {listed(of)}" for word, of in words.items())
     sentence = (
-        f"That it is the standard is history and cannot be measured; in our small GRU LN is {told}, "
+        f"That it is the standard is history and cannot be measured; in our small GRU LN is {where}, "
         "as far as five seeds can tell."
     )
     return Finding(UNDECIDED, sentence, f"test accuracy: {'. '.join(parts)}")
-
-
-#: Arms of the main studies, in words.
-ARM_WORDS = {"ln": "LN", "bn": "BN", "bn+ffnbn": "FFN-BN"}
 
 
 def regimes(runs: Runs) -> dict[str, dict[str, list[History]]]:
@@ -135,85 +128,81 @@ def regimes(runs: Runs) -> dict[str, dict[str, list[History]]]:
 
     On CIFAR-10, where it is recorded, every arm has the optimizer that was best for it.
     """
-    found = {}
+    table = {}
     for regime, words in REGIMES.items():
         later = "memory-deep" if regime == "deep" else "memory"
-        found[words] = {
+        table[words] = {
             arm: runs(regime, arm) + of_setting(runs.maybe(later, arm, regime), {}, regime) for arm in ARM_WORDS
         }
     for name, words in PHOTOGRAPHS.items():
         arms = {arm: runs.maybe("cifar10-judged", arm, name) for arm in ARM_WORDS}
         if all(len(these) > 1 for these in arms.values()):
-            found[words] = arms
-    return found
+            table[words] = arms
+    return table
 
 
 def _crash(runs: Runs) -> Finding:
     """An existence claim: answered by a case, and each way of failing is a case of its own."""
-    parts, kinds = [], {"crashed": [], "stalled": [], "slow": [], "not finite": []}
-    shocked = []
+    parts, ways = [], {"own": [], "stalled": [], "delayed": [], "shocked": [], "not finite": []}
     for words, arms in regimes(runs).items():
-        parts.append(f"{words}: {'; '.join(f'{ARM_WORDS[arm]} {fates(found)}' for arm, found in arms.items())}")
+        parts.append(f"{words}: {'; '.join(f'{ARM_WORDS[arm]} {fates(these)}' for arm, these in arms.items())}")
         for ln, bn in paired(arms["ln"], arms["bn"]):
             if verdict(ln).kind != "trained":
                 continue
             kind = verdict(bn).kind
             if kind in ("crashed", "diverged"):
-                (shocked if bn.recipe.sigma_from > 0 else kinds["crashed"]).append(words)
-            elif kind in ("stalled", "delayed"):
-                kinds["stalled" if kind == "stalled" else "slow"].append(words)
+                kind = "shocked" if bn.recipe.sigma_from > 0 else "own"
+            if kind in ways:
+                ways[kind].append(words)
             if lost_in_evaluation(bn):
-                kinds["not finite"].append(words)
-    own = kinds["crashed"]
-    sentence = (
-        f"BN crashed by itself, after having learned, in {listed(dict.fromkeys(own))}."
-        if own
-        else "No BN run of ours learns and then crashes by itself where LN trains."
-    )
-    ways = [
-        (kinds["stalled"], "never starts"),
-        (kinds["slow"], "is slow"),
-        (shocked, "crashes when we shift the data in mid-run"),
-        (kinds["not finite"], "ends with a test loss that is not finite"),
+                ways["not finite"].append(words)
+    own = ways.pop("own")
+    happens = {
+        "stalled": "never starts", "delayed": "is slow", "shocked": "crashes when we shift the data in mid-run",
+        "not finite": "ends with a test loss that is not finite",
+    }  # fmt: skip
+    seen = [
+        f"{happens[way]} in {listed(dict.fromkeys(where))} ({len(where)} runs)" for way, where in ways.items() if where
     ]
-    said = [f"{what} in {listed(dict.fromkeys(where))} ({len(where)} runs)" for where, what in ways if where]
-    if said:
-        sentence += f" What does happen, with LN's training sound: BN {'; '.join(said)}."
+    by_itself = f"BN crashed by itself, after having learned, in {listed(dict.fromkeys(own))}." if own else ""
+    sentence = by_itself or "No BN run of ours learns and then crashes by itself where LN trains."
+    if seen:
+        sentence += f" What does happen, with LN's training sound: BN {'; '.join(seen)}."
     numbers = ". ".join(parts)
     try:
-        tuned_for = [REGIMES[name] for name, arms in fair(runs).items() if crashes_when_tuned(arms)]
-        conclude_ = conclude("fair", runs.folder)
-        sentence += (
-            f" With the optimizer tuned for each arm BN still trains less often in {listed(tuned_for)}."
-            if tuned_for
-            else " With the optimizer tuned for each arm BN trains as often as LN in every regime that was tried."
-        )
-        numbers += f". Tuned: {conclude_.numbers}"
+        tuned = [REGIMES[name] for name, arms in fair(runs).items() if crashes_when_tuned(arms)]
+        numbers += f". Tuned: {conclude('fair', runs.folder).numbers}"
+        often = f"less often in {listed(tuned)}" if tuned else "as often as LN in every regime that was tried"
+        sentence += f" With the optimizer tuned for each arm BN {'still ' * bool(tuned)}trains {often}."
     except LookupError as error:
         numbers += f". With a tuned optimizer: {error}"
-    return Finding(HOLDS if own else PARTLY if said else NOT, sentence, numbers)
+    return Finding(HOLDS if own else PARTLY if seen else NOT, sentence, numbers)
 
 
 def _blame(runs: Runs) -> Finding:
     """By study `slot`: to blame only if every arm that leaves the FFN un-normalized trains less often."""
-    slots, blamed, parts = {name: slot(runs, name) for name in ("heavy", "swiglu")}, {}, []
-    for name, found in slots.items():
-        blamed[REGIMES[name]] = found.ffn_to_blame
-        told = "; ".join(
-            f"{SLOTS[arm]} {trained_of(these)}, {spread(accuracies(these))}" for arm, these in found.runs.items()
-        )
-        parts.append(f"{REGIMES[name]}: {told}")
+    slots = {REGIMES[name]: slot(runs, name) for name in ("heavy", "swiglu")}
+    parts = (
+        f"{words}: {'; '.join(f'{SLOTS[arm]} {outcome(these)}' for arm, these in found.runs.items())}"
+        for words, found in slots.items()
+    )
     # An arm that leaves the FFN as it is and trains as often as the cured one acquits it
     acquits = [
         SLOTS[arm]
         for arm in ("bn+gain", "bn+embedln")
         if any(trained(found.runs[arm]) >= trained(found.runs["bn+ffnbn"]) for found in slots.values())
     ]
-    where = [regime for regime, yes in blamed.items() if yes]
+    blamed = {words: found.ffn_to_blame for words, found in slots.items()}
+    where, _ = split(blamed)
     sentence = f"It is in {listed(where)}" if where else "Not by itself"
     if acquits:
         sentence += f": the FFN may stay as it is and the network trains all the same with {listed(acquits)}"
     return Finding(among(blamed), f"{sentence}.", f"trained, test accuracy; in the FFN's slot: {'. '.join(parts)}")
+
+
+def split(held: dict[str, bool]) -> tuple[list[str], list[str]]:
+    """The regimes that agree, and those that do not."""
+    return [words for words, yes in held.items() if yes], [words for words, yes in held.items() if not yes]
 
 
 def _cure(runs: Runs) -> Finding:
@@ -223,9 +212,9 @@ def _cure(runs: Runs) -> Finding:
         if trained(bn) < len(bn):  # else there is nothing to cure
             cured[words] = trained(cure) >= 0.8 * len(cure) and trained(cure) > trained(bn)
             parts.append(f"{words}: BN {fates(bn)}, FFN-BN {fates(cure)}")
-    yes, no = ([words for words, held in cured.items() if held is which] for which in (True, False))
+    yes, no = split(cured)
     sentence = f"After the activation it does in {listed(yes)}" if yes else "It does nowhere"
-    return Finding(among(cured), sentence + (f", not in {listed(no)}." if no and yes else "."), ". ".join(parts))
+    return Finding(among(cured), f"{sentence}{f', not in {listed(no)}' if no and yes else ''}.", ". ".join(parts))
 
 
 def _level(runs: Runs) -> Finding:
@@ -235,15 +224,13 @@ def _level(runs: Runs) -> Finding:
         words.setdefault(gap.word, []).append(name)
         ln, cure = (spread(accuracies(arms[arm])) for arm in ("ln", "bn+ffnbn"))
         parts.append(f"{name}: LN {ln}, FFN-BN {cure}, difference {gap.points} points ({gap.word})")
-    order = ("level", "ahead", "behind", "not decided")
-    said = listed(
-        f"{'not surely either' if w == 'not decided' else w} in {listed(words[w])}" for w in order if w in words
-    )
+    names = {"level": "level", "ahead": "ahead", "behind": "behind", "not decided": "not surely either"}
+    where = listed(f"{name} in {listed(words[word])}" for word, name in names.items() if word in words)
     kind = HOLDS if set(words) <= {"level", "ahead"} else PARTLY if {"level", "ahead"} & set(words) else NOT
     if kind == NOT and "not decided" in words:
         kind = UNDECIDED
     rule = "level: the 90 % interval over seeds and test images lies within 2 points"
-    return Finding(kind, f"The cured network is {said}.", f"test accuracy; {rule}. {'. '.join(parts)}")
+    return Finding(kind, f"The cured network is {where}.", f"test accuracy; {rule}. {'. '.join(parts)}")
 
 
 def _legacy(runs: Runs) -> Finding:
@@ -251,51 +238,45 @@ def _legacy(runs: Runs) -> Finding:
     parts, instead = [], {}
     for words, arms in regimes(runs).items():
         ln, cure = arms["ln"], arms["bn+ffnbn"]
-        blown = sum(map(lost_in_evaluation, cure))
         gap = difference(cure, ln)
-        instead[words] = trained(cure) >= trained(ln) and gap.word != "behind" and not blown
+        lost = any(map(lost_in_evaluation, cure))
+        instead[words] = trained(cure) >= trained(ln) and gap.word != "behind" and not lost
         parts.append(f"{words}: LN {fates(ln)}; FFN-BN {fates(cure)}; {gap.points} points")
-    yes, no = ([words for words, held in instead.items() if held is which] for which in (True, False))
-    told = []
-    if yes:
-        told.append(f"for it, BN with FFN-BN could stand in for LN in {listed(yes)}")
-    if no:
-        told.append(f"against it, not in {listed(no)}")
-    sentence = f"History is not settled by small networks, and no text was trained on; {'; '.join(told)}."
+    yes, no = split(instead)
+    weighed = [f"for it, BN with FFN-BN could stand in for LN in {listed(yes)}"] if yes else []
+    weighed += [f"against it, not in {listed(no)}"] if no else []
+    sentence = f"History is not settled by small networks, and no text was trained on; {'; '.join(weighed)}."
     return Finding(UNDECIDED, sentence, ". ".join(parts))
 
 
 def _speed(runs: Runs) -> Finding:
     if not (records := load_costs(runs.folder)):
         raise LookupError("still to be run: `python -m normviz bench`")
-    parts, faster, devices, ceilings = [], {}, [], []
+    names = {"bn": "BN", "bn+ffnbn": "FFN-BN", "folded": "folded", "removed": "no norms at all"}
+    parts, faster, ceilings = [], {}, []
     for record in records:
-        where = device_words(record["environment"])
-        devices.append(record["environment"]["device"])
-        told = []
+        where, rows = device_words(record["environment"]), []
         for row in record["networks"]:
             ratios = {arm: ratio["median"] for arm, ratio in row["ratio_to_ln"].items() if arm != "ln"}
-            name = f"{NETWORK_NAMES[row['network']]}, batch {row['batch']}, {row['mode']}"
+            case = f"{NETWORK_NAMES[row['network']]}, batch {row['batch']}, {row['mode']}"
             # About 20 % faster: at least 15 % more images a second, by the network that also trains
-            faster[f"{name} ({where})"] = ratios["bn+ffnbn"] <= 1 / 1.15
+            faster[f"{case} ({where})"] = ratios["bn+ffnbn"] <= 1 / 1.15
             gains = {arm: 100 * (1 / ratio - 1) for arm, ratio in ratios.items()}
-            if "removed" in gains:
-                ceilings.append(gains["removed"])
-            names = {"bn": "BN", "bn+ffnbn": "FFN-BN", "folded": "folded", "removed": "no norms at all"}
-            gained = ", ".join(f"{names[arm]} {gain:+.0f} %" for arm, gain in gains.items()).replace("-", "−")
-            told.append(f"{name}: {gained.replace('FFN−BN', 'FFN-BN')}")
-        parts.append(f"{where}: {'; '.join(told)}")
-    seen = [name for name, yes in faster.items() if yes]
-    device = "on a CPU" if set(devices) == {"cpu"} else f"on {listed(dict.fromkeys(devices))}"
+            ceilings += [gains["removed"]] if "removed" in gains else []
+            percent = (f"{names[arm]} {f'{gain:+.0f}'.replace('-', '−')} %" for arm, gain in gains.items())
+            rows.append(f"{case}: {', '.join(percent)}")
+        parts.append(f"{where}: {'; '.join(rows)}")
+    devices = dict.fromkeys(record["environment"]["device"] for record in records)
+    device = "on a CPU" if set(devices) == {"cpu"} else f"on {listed(devices)}"
+    seen, _ = split(faster)
     sentence = f"Seen in {listed(seen)}." if seen else f"Not reproduced {device}."
     if ceilings:
         low, high = min(ceilings), max(ceilings)
         sentence += f" Removing every norm gains {low:.0f} to {high:.0f} % there".replace("-", "−")
-        sentence += ", so 20 % is out of any norm's reach." if max(ceilings) < 20 else "."
+        sentence += ", so 20 % is out of any norm's reach." if high < 20 else "."
     if set(devices) == {"cpu"}:
         sentence += " A GPU was not measured."
-    numbers = f"images a second, against LN. {'. '.join(parts)}"
-    return Finding(among(faster), sentence, numbers)
+    return Finding(among(faster), sentence, f"images a second, against LN. {'. '.join(parts)}")
 
 
 CLAIMS = (
@@ -322,42 +303,23 @@ def ledger(folder=None) -> list[tuple[Claim, Finding]]:
     return rows
 
 
-def folded(numbers: str) -> str:
-    """Numbers that a reader may open."""
-    return f"<details><summary>numbers</summary>{numbers}</details>" if numbers else ""
-
-
 #: What others measured where we cannot; quoted, not checked.
 AT_SCALE = (
-    "At scale, measured by others on ImageNet: DL-ViT/BN-ViT, an unofficial implementation of the paper (DeiT-Tiny, 300 "
-    "epochs, one seed, FFN-BN before the activation), has LN at 71.90 %, BN at 68.71 % and BN with FFN-BN at 69.05 %, and saw "
-    "no crash; Dynamic Token Normalization (Shao et al., ICLR 2022) a ViT-S at 79.9 % with LN and 77.3 % with BN. Wang et al. "
-    "(NeurIPS 2022) find BN's trouble in transformers in the gap between its training and its inference statistics, "
-    "Unified Normalization (Yang et al., 2022) in statistics that fluctuate and in outliers."
+    "At scale, measured by others on ImageNet: DL-ViT/BN-ViT, an unofficial implementation of the paper (DeiT-Tiny, "
+    "300 epochs, one seed, FFN-BN before the activation), has LN at 71.90 %, BN at 68.71 % and BN with FFN-BN at 69.05 %, "
+    "and saw no crash; Dynamic Token Normalization (Shao et al., ICLR 2022) a ViT-S at 79.9 % with LN and 77.3 % with "
+    "BN. Wang et al. (NeurIPS 2022) find BN's trouble in transformers in the gap between its training and its "
+    "inference statistics, Unified Normalization (Yang et al., 2022) in statistics that fluctuate and in outliers."
 )
 
 
 def markdown(folder=None) -> str:
     """The ledger as a Markdown table, the numbers folded, and what others measured at scale."""
     lines = ["| the article says | verdict | what we found | chapter |", "|---|---|---|---|"]
-    for claim, finding in ledger(folder):
-        chapter = claim.notebook.split("_")[0]
-        lines.append(
-            f"| {claim.statement} | **{finding.verdict}** | {finding.sentence} {folded(finding.numbers)} | {chapter} |"
-        )
+    for claim, (kind, sentence, numbers) in ledger(folder):
+        folded = f"<details><summary>numbers</summary>{numbers}</details>" if numbers else ""
+        lines.append(f"| {claim.statement} | **{kind}** | {sentence} {folded} | {claim.notebook.split('_')[0]} |")
     return "\n".join([*lines, "", AT_SCALE])
-
-
-def studies_markdown(folder=None) -> str:
-    """What the studies of the cause say, as a Markdown table."""
-    lines = ["| study | what it says by its rule |", "|---|---|"]
-    for name in CONCLUSIONS:
-        try:
-            found = conclude(name, folder)
-            lines.append(f"| `{name}` | {found.sentence} {folded(found.numbers)} |")
-        except LookupError as error:
-            lines.append(f"| `{name}` | {OPEN}: {error} |")
-    return "\n".join(lines)
 
 
 BEGIN, END = "<!-- claims: written by `python -m normviz claims --write` -->", "<!-- end of claims -->"

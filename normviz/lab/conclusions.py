@@ -1,13 +1,15 @@
 """What the studies of the cause say: the rule of each, applied to its recorded runs.
 
-A conclusion is a sentence for people and the numbers beneath it.  What is not recorded yet decides nothing.
+A conclusion is a sentence for people and the numbers beneath it.  What is not recorded yet decides nothing.  A rule
+yields both piece by piece; either may be empty.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import product
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -27,15 +29,18 @@ from normviz.lab.compare import (
     trained_of,
 )
 from normviz.lab.history import History
-from normviz.lab.recipe import PRESETS
+from normviz.lab.recipe import preset
 from normviz.lab.studies import JUDGED, LENGTHS, POISONS, REMEDIES, SGD_RATES, SLOTS, tuned
 from normviz.lab.study import load_study, progress, results_folder
-from normviz.lab.verdicts import verdict
 
 
 class Conclusion(NamedTuple):
     sentence: str
     numbers: str
+
+
+#: Arms of the main studies, in words.
+ARM_WORDS = {"ln": "LN", "bn": "BN", "bn+ffnbn": "FFN-BN"}
 
 
 class Runs:
@@ -59,13 +64,8 @@ class Runs:
 
         Raises LookupError where it is not recorded.
         """
-        found = [
-            run
-            for run in self.all(study)
-            if run.recipe.arm == arm
-            and name in (None, run.recipe.name)
-            and all(getattr(run.recipe, field) == value for field, value in fields.items())
-        ]
+        fields |= {"arm": arm} if name is None else {"arm": arm, "name": name}
+        found = [run for run in self.all(study) if has(run, fields)]
         if not found:
             raise LookupError(f"study {study!r} has no run of arm {arm!r}")
         return found
@@ -78,27 +78,19 @@ class Runs:
             return []
 
 
+def has(run: History, fields: dict) -> bool:
+    """Whether a run's recipe has these values."""
+    return all(getattr(run.recipe, field) == value for field, value in fields.items())
+
+
 def of_setting(runs: Iterable[History], setting: dict, name: str) -> list[History]:
     """Those of a regime's runs that have exactly one of the interventions of study `memory`."""
     if setting.get("optimizer") == "sgd":
         setting = setting | {"lr": SGD_RATES[name]}
-    touched = {field for each in (*REMEDIES.values(), *POISONS.values()) for field in each} | {"lr"}
-    plain = {field: PRESETS[name].get(field, _DEFAULTS[field]) for field in touched}
-    return [
-        run
-        for run in runs
-        if run.recipe.name == name
-        and all(getattr(run.recipe, field) == value for field, value in (plain | setting).items())
-    ]
-
-
-def _defaults() -> dict:
-    from normviz.lab.recipe import Recipe
-
-    return Recipe().to_dict()
-
-
-_DEFAULTS = MappingProxyType(_defaults())
+    touched = {"lr", *(field for each in (*REMEDIES.values(), *POISONS.values()) for field in each)}
+    plain = preset(name)
+    wanted = {"name": name, **{field: getattr(plain, field) for field in touched}, **setting}
+    return [run for run in runs if has(run, wanted)]
 
 
 def paired(ours: Iterable[History], theirs: Iterable[History]) -> list[tuple[History, History]]:
@@ -107,18 +99,23 @@ def paired(ours: Iterable[History], theirs: Iterable[History]) -> list[tuple[His
     return [(run, by_seed[run.recipe.seed]) for run in ours if run.recipe.seed in by_seed]
 
 
+def outcome(runs: list[History]) -> str:
+    """How many trained, and how accurate they are."""
+    return f"{trained_of(runs)}, {spread(accuracies(runs))}"
+
+
 class Memory(NamedTuple):
     """Study `memory` in one regime."""
 
     regime: str
     runs: dict[str, list[History]]  # by remedy, and "LN", "LN × 10", "LN × 100", "FFN-BN"
-    closed: list[float]  # by seed: the share of the gap between BN and FFN-BN that forgetting closes
+    closed: list[float]  # by seed: the part of the gap between BN and FFN-BN that forgetting closes
 
     @property
     def cause(self) -> str:
         """ "main", "part", "no" or "open", by the rule."""
         for bound, word in ((0.8, "main"), (0.5, "part")):
-            if sum(share >= bound for share in self.closed) >= 4:
+            if sum(part >= bound for part in self.closed) >= 4:
                 return word
         return "no" if len(self.closed) >= 5 else "open"
 
@@ -136,50 +133,38 @@ def memory(runs: Runs, regime: str) -> Memory:
     """Study `memory`, or `memory-deep`, in one of its regimes.  Raises LookupError where nothing is recorded."""
     study = "memory-deep" if regime == "deep" else "memory"
     bn, ln, cure = (runs(study, arm, regime) for arm in ("bn", "ln", "bn+ffnbn"))
-    found = {words: of_setting(bn, setting, regime) for words, setting in REMEDIES.items()}
-    found["LN"] = of_setting(ln, {}, regime)
-    found |= {f"LN {words}": of_setting(ln, setting, regime) for words, setting in POISONS.items()}
-    found["FFN-BN"] = cure
-    plain = {run.recipe.seed: run for run in found["as it is"]}
+    sets = {words: of_setting(bn, setting, regime) for words, setting in REMEDIES.items()}
+    sets["LN"] = of_setting(ln, {}, regime)
+    sets |= {f"LN {words}": of_setting(ln, setting, regime) for words, setting in POISONS.items()}
+    plain = {run.recipe.seed: run for run in sets["as it is"]}
     closed = []
-    for reset, cured in paired(found["state cleared at step 40"], cure):
+    for reset, cured in paired(sets["state cleared at step 40"], cure):
         if reset.recipe.seed in plain:
             low, mid, high = accuracies((plain[reset.recipe.seed], reset, cured))
             closed.append((mid - low) / (high - low) if high > low else math.inf)
-    return Memory(regime, found, closed)
+    return Memory(regime, sets | {"FFN-BN": cure}, closed)
 
 
-def _told(run_sets: dict[str, list[History]]) -> str:
-    return "; ".join(
-        f"{words} {trained_of(runs)}, {spread(accuracies(runs))}" for words, runs in run_sets.items() if runs
-    )
+Parts = Iterator[tuple[str, str]]  # what a study says, and its numbers, piece by piece
 
 
-def _memory(*names: str) -> Callable[[Runs], Conclusion]:
-    def conclude(runs: Runs) -> Conclusion:
-        said, numbers = [], []
-        words = {"main": "the main cause", "part": "a part of the cause", "no": "not the cause", "open": "not decided"}
-        for name in names:
-            found = memory(runs, name)
-            alone = "and is enough by itself to stall LN" if found.enough else "and does not stall LN by itself"
-            if len(found.poisoned) < 5:
-                alone = "while LN's part is not recorded in five seeds"
-            said.append(f"in {REGIMES[name]} AdamW's memory is {words[found.cause]} {alone}")
-            closed = ", ".join(f"{100 * c:.0f}" for c in found.closed)
-            numbers.append(
-                f"{REGIMES[name]}, trained and test accuracy: {_told(found.runs)}; gap closed, by seed: {closed} %"
-            )
-        return Conclusion(_sentence("; ".join(said)), ". ".join(numbers))
-
-    return conclude
-
-
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."
+def _memory(runs: Runs, *names: str) -> Parts:
+    words = {"main": "the main cause", "part": "a part of the cause", "no": "not the cause", "open": "not decided"}
+    for name in names:
+        found = memory(runs, name)
+        alone = "and is enough by itself to stall LN" if found.enough else "and does not stall LN by itself"
+        if len(found.poisoned) < 5:
+            alone = "while LN's part is not recorded in five seeds"
+        closed = ", ".join(f"{100 * part:.0f}" for part in found.closed)
+        sets = "; ".join(f"{of} {outcome(these)}" for of, these in found.runs.items() if these)
+        yield (
+            f"in {REGIMES[name]} AdamW's memory is {words[found.cause]} {alone}",
+            f"{REGIMES[name]}, trained and test accuracy: {sets}; gap closed, by seed: {closed} %",
+        )
 
 
 class Growth(NamedTuple):
-    """How the gradient at step 0 grows with the depth: ln g is about a + slope·depth."""
+    """How the gradient at step 0 grows with the depth: ln g is near start + slope·depth."""
 
     slope: float
     r2: float
@@ -203,49 +188,40 @@ def growth(runs: Runs, arm: str, ffn: str, sigma: float) -> Growth:
     return Growth(float(slope), float(r2), medians)
 
 
-#: What a regime is at step 0: FFN, jitter and depth.
-AT_START = MappingProxyType(
-    {"tame": ("gelu", 0.0, 16), "heavy": ("gelu", 1.0, 16), "deep": ("gelu", 1.0, 32), "swiglu": ("swiglu", 0.0, 16)}
-)
-
-
 def prediction(runs: Runs) -> list[tuple[str, str, float, float]]:
-    """(regime, arm, median gradient at step 0, share of runs that trained) of all that is recorded as it is."""
+    """(regime, arm, median gradient at step 0, part of the runs that trained) of all that is recorded as it is."""
     rows = []
-    arms = dict.fromkeys(run.recipe.arm for run in runs.all("initial"))
-    for regime, (ffn, sigma, depth) in AT_START.items():
-        for arm in arms:
-            found = {
-                run.recipe.seed: run
-                for study in (regime, "slot", "memory-deep", "successors")
-                for run in of_setting(runs.maybe(study, arm, regime), {}, regime)
-            }.values()
+    for regime in ("tame", "heavy", "deep", "swiglu"):
+        start = preset(regime)
+        for arm in dict.fromkeys(run.recipe.arm for run in runs.all("initial")):
+            of_arm = (runs.maybe(study, arm, regime) for study in (regime, "slot", "memory-deep", "successors"))
+            found = {run.recipe.seed: run for each in of_arm for run in of_setting(each, {}, regime)}.values()
             if found:
-                gradient = growth(runs, arm, ffn, sigma).medians[depth]
+                gradient = growth(runs, arm, start.ffn, start.sigma).medians[start.depth]
                 rows.append((regime, arm, gradient, trained(found) / len(found)))
     return rows
 
 
-def _initial(runs: Runs) -> Conclusion:
-    grown, parts = {}, []
-    for ffn, sigma in (("gelu", 0.0), ("gelu", 1.0), ("swiglu", 0.0), ("swiglu", 1.0)):
+def _initial(runs: Runs) -> Parts:
+    explodes: dict[str, list[bool]] = {}
+    what = "growth a block (R²; median at 16 blocks): "
+    for ffn, sigma in product(("gelu", "swiglu"), (0.0, 1.0)):
+        parts = []
         for arm in dict.fromkeys(run.recipe.arm for run in runs.all("initial")):
-            grown[ffn, sigma, arm] = growth(runs, arm, ffn, sigma)
-        told = (
-            f"{arm} × {math.exp(g.slope):.2f} (R² {g.r2:.2f}; {g.medians[16]:.3g})"
-            for (f, s, arm), g in grown.items()
-            if (f, s) == (ffn, sigma)
-        )
-        parts.append(f"{ffn}, σ = {sigma:g}: {', '.join(told)}")
+            grown = growth(runs, arm, ffn, sigma)
+            explodes.setdefault(arm, []).append(grown.explodes)
+            parts.append(f"{arm} × {math.exp(grown.slope):.2f} (R² {grown.r2:.2f}; {grown.medians[16]:.3g})")
+        yield "", f"{what}{ffn}, σ = {sigma:g}: {', '.join(parts)}"
+        what = ""
     rows = prediction(runs)
-    correlation = rank_correlation([row[2] for row in rows], [row[3] for row in rows])
-    bn, ln = ([g.explodes for (_, _, arm), g in grown.items() if arm == which] for which in ("bn", "ln"))
-    predicts = "predicts" if correlation.mean <= -0.6 else "does not predict"
-    sentence = (
-        f"BN's gradient at step 0 explodes with depth in {sum(bn)} of {len(bn)} settings, LN's in {sum(ln)}; "
-        f"its size {predicts} which arms train (Spearman {correlation.mean:.2f} over {len(rows)} arms and regimes)"
+    correlation = rank_correlation([row[2] for row in rows], [row[3] for row in rows]).mean
+    bn, ln = explodes["bn"], explodes["ln"]
+    yield (
+        f"BN's gradient at step 0 explodes with depth in {sum(bn)} of {len(bn)} settings, LN's in {sum(ln)}; its size "
+        f"{'predicts' if correlation <= -0.6 else 'does not predict'} which arms train (Spearman {correlation:.2f} "
+        f"over {len(rows)} arms and regimes)",
+        "",
     )
-    return Conclusion(_sentence(sentence), f"growth a block (R²; median at 16 blocks): {'. '.join(parts)}")
 
 
 class Slot(NamedTuple):
@@ -256,8 +232,7 @@ class Slot(NamedTuple):
     def beats(self, other: str) -> bool:
         """Whether BN after the activation is more accurate than another arm, with 95 % confidence over the seeds."""
         pairs = paired(self.runs["bn+ffnbn"], self.runs[other])
-        gaps = [a - b for a, b in zip(*(accuracies(side) for side in zip(*pairs, strict=True)), strict=True)]
-        return mean_interval(gaps).low > 0
+        return mean_interval([a - b for a, b in map(accuracies, pairs)]).low > 0
 
     @property
     def ffn_to_blame(self) -> bool:
@@ -274,42 +249,43 @@ def slot(runs: Runs, regime: str) -> Slot:
     return Slot(found)
 
 
-def _slot(runs: Runs) -> Conclusion:
-    said, numbers = [], []
+def _slot(runs: Runs) -> Parts:
     for name in ("heavy", "swiglu"):
         found = slot(runs, name)
         needed = "a norm in the FFN beats a constant gain" if found.beats("bn+gain") else "a constant gain does as well"
         place = "its place matters" if found.beats("bn+ffnbn-before") else "its place does not matter for sure"
         blame = "to blame" if found.ffn_to_blame else "not to blame by itself"
-        said.append(f"in {REGIMES[name]} {needed}, {place}, and the un-normalized FFN is {blame}")
-        numbers.append(f"{REGIMES[name]}: {_told({SLOTS[arm]: these for arm, these in found.runs.items()})}")
-    return Conclusion(_sentence("; ".join(said)), ". ".join(numbers))
+        sets = "; ".join(f"{SLOTS[arm]} {outcome(these)}" for arm, these in found.runs.items())
+        yield (
+            f"in {REGIMES[name]} {needed}, {place}, and the un-normalized FFN is {blame}",
+            f"{REGIMES[name]}: {sets}",
+        )
 
 
-def _longer(runs: Runs) -> Conclusion:
-    said, numbers = [], []
-    for name in ("heavy", "swiglu"):
-        for arm, words in (("ln", "LN"), ("bn", "BN"), ("bn+ffnbn", "FFN-BN")):
-            found = {steps: runs.maybe("longer", arm, name, steps=steps) for steps in LENGTHS}
-            found = {steps: these for steps, these in found.items() if len(these) == len(JUDGED)}
-            if not found:
-                raise LookupError("study 'longer' is still to be run")
-            last, these = max(found.items())
-            if last > LENGTHS[0]:
-                all_train = trained(these) == len(these)
-                end = "fails" if last == LENGTHS[-1] else "is not decided"
-                state = f"is slow, and trains in {last:,} steps" if all_train else f"{end} after {last:,} steps"
-                said.append(f"{words} in {REGIMES[name]} {state}")
-            told = ", ".join(f"{steps:,} steps {trained_of(each)}" for steps, each in found.items())
-            numbers.append(f"{REGIMES[name]}, {words}: {told}; last: {fates(these)}, {spread(accuracies(these))}")
-    return Conclusion(_sentence("; ".join(said) or "every run trains in 400 steps"), ". ".join(numbers))
+def _longer(runs: Runs) -> Parts:
+    slow = False
+    for name, (arm, words) in product(("heavy", "swiglu"), ARM_WORDS.items()):
+        found = {steps: runs.maybe("longer", arm, name, steps=steps) for steps in LENGTHS}
+        found = {steps: these for steps, these in found.items() if len(these) == len(JUDGED)}
+        if not found:
+            raise LookupError("study 'longer' is still to be run")
+        last, these = max(found.items())
+        end = "fails" if last == LENGTHS[-1] else "is not decided"
+        state = f"is slow, and trains in {last:,}" if trained(these) == len(these) else f"{end} after {last:,}"
+        slow = slow or last > LENGTHS[0]
+        lengths = ", ".join(f"{steps:,} steps {trained_of(each)}" for steps, each in found.items())
+        yield (
+            f"{words} in {REGIMES[name]} {state} steps" if last > LENGTHS[0] else "",
+            f"{REGIMES[name]}, {words}: {lengths}; last: {fates(these)}, {spread(accuracies(these))}",
+        )
+    if not slow:
+        yield "every run trains in 400 steps", ""
 
 
 def fair(runs: Runs) -> dict[str, dict[str, tuple[dict, list[History]]]]:
     """By regime and arm: the best setting of the tuning grid, and the judged runs at it."""
-    best = tuned(runs.all("fair"))
     table: dict[str, dict] = {}
-    for (name, arm), setting in best.items():
+    for (name, arm), setting in tuned(runs.all("fair")).items():
         table.setdefault(name, {})[arm] = setting, runs.maybe("fair-judged", arm, name, **setting)
     return table
 
@@ -319,117 +295,91 @@ def crashes_when_tuned(arms: dict[str, tuple[dict, list[History]]]) -> bool:
     return trained(arms["bn"][1]) < trained(arms["ln"][1])
 
 
-def _fair(runs: Runs) -> Conclusion:
-    said, numbers = [], []
+def _fair(runs: Runs) -> Parts:
     for name, arms in fair(runs).items():
         if any(len(these) < len(JUDGED) for _, these in arms.values()):
             raise LookupError("the judged seeds are still to be run: `python -m normviz study fair-judged`")
         fails = "still trains less often than LN" if crashes_when_tuned(arms) else "trains as often as LN"
-        said.append(f"in {REGIMES[name]} BN with an optimizer tuned for it {fails}")
-        told = (
+        sets = (
             f"{arm} (lr {setting['lr']:g}, {'clipped' if setting['clip'] else 'not clipped'}) {fates(these)}, "
             f"{spread(accuracies(these))}"
             for arm, (setting, these) in arms.items()
         )
-        numbers.append(f"{REGIMES[name]}: {'; '.join(told)}")
-    return Conclusion(_sentence("; ".join(said)), ". ".join(numbers))
+        yield f"in {REGIMES[name]} BN with an optimizer tuned for it {fails}", f"{REGIMES[name]}: {'; '.join(sets)}"
 
 
-def _successors(runs: Runs) -> Conclusion:
-    said, numbers = {}, []
-    for name in ("heavy", "swiglu", "deep"):
-        rival = runs.maybe("memory-deep" if name == "deep" else "memory", "ln", name)
-        rival = of_setting(rival, {}, name)
-        for arm in ("dyt", "derf", "prepbn", "rbn"):
-            found = runs.maybe("successors", arm, name)
-            pairs = paired(found, rival)
-            if len(pairs) < 2:
-                continue
-            gap = difference(found, rival)
-            if trained(found) >= trained([two for _, two in pairs]) and gap.word in ("level", "ahead"):
-                said.setdefault(arm, []).append(REGIMES[name])
-            numbers.append(f"{REGIMES[name]}, {arm}: {fates(found)}, {gap.points} points to LN ({gap.word})")
-    if not numbers:
-        raise LookupError("study 'successors' and LN's runs of 'memory' are still to be run")
-    words = "; ".join(f"{arm} replaces LN in {', '.join(where)}" for arm, where in said.items())
-    return Conclusion(_sentence(words or "none of them is sure to replace LN"), "; ".join(numbers))
+def _successors(runs: Runs) -> Parts:
+    replaces: dict[str, list[str]] = {}
+    for name, arm in product(("heavy", "swiglu", "deep"), ("dyt", "derf", "prepbn", "rbn")):
+        rival = of_setting(runs.maybe("memory-deep" if name == "deep" else "memory", "ln", name), {}, name)
+        found = runs.maybe("successors", arm, name)
+        pairs = paired(found, rival)
+        if len(pairs) < 2:
+            continue
+        gap = difference(found, rival)
+        if trained(found) >= trained([two for _, two in pairs]) and gap.word in ("level", "ahead"):
+            replaces.setdefault(arm, []).append(REGIMES[name])
+        yield "", f"{REGIMES[name]}, {arm}: {fates(found)}, {gap.points} points to LN ({gap.word})"
+    words = "; ".join(f"{arm} replaces LN in {', '.join(where)}" for arm, where in replaces.items())
+    yield words or "none of them is sure to replace LN", ""
 
 
-def _ghost(runs: Runs) -> Conclusion:
-    said, numbers = [], []
-    for name in ("heavy", "swiglu"):
-        for clip in (None, 1.0):
-            found = runs.maybe("ghost", "bn", name, clip=clip)
-            if len(found) < 8:
-                continue
-            sizes = [run.recipe.ghost_tokens or 4096 for run in found]
-            value = rank_correlation(sizes, accuracies(found))
-            if clip is None:
-                said.append(
-                    f"in {REGIMES[name]} the bound {'is a cause' if value.high < 0 else 'is no cause to be seen'}"
-                )
-            cells = {n: [run for run, size in zip(found, sizes, strict=True) if size == n] for n in sorted(set(sizes))}
-            told = ", ".join(f"N = {n:,} {spread(accuracies(cell))}" for n, cell in cells.items())
-            clipped = "clipped at 1" if clip else "not clipped"
-            interval = f"[{value.low:.2f}, {value.high:.2f}]"
-            numbers.append(
-                f"{REGIMES[name]}, {clipped}: {told}; Spearman {value.mean:.2f} {interval}".replace("-", "−")
-            )
-    if not said:
-        raise LookupError("study 'ghost' is still to be run")
-    return Conclusion(_sentence("; ".join(said)), ". ".join(numbers))
+def _ghost(runs: Runs) -> Parts:
+    for name, clip in product(("heavy", "swiglu"), (None, 1.0)):
+        found = runs.maybe("ghost", "bn", name, clip=clip)
+        if len(found) < 8:
+            continue
+        by_size: dict[int, list[History]] = {}
+        for run in sorted(found, key=lambda run: run.recipe.ghost_tokens or 4096):
+            by_size.setdefault(run.recipe.ghost_tokens or 4096, []).append(run)
+        value = rank_correlation([run.recipe.ghost_tokens or 4096 for run in found], accuracies(found))
+        cells = ", ".join(f"N = {n:,} {spread(accuracies(cell))}" for n, cell in by_size.items())
+        cause = "is a cause" if value.high < 0 else "is no cause to be seen"
+        numbers = f"Spearman {value.mean:.2f} [{value.low:.2f}, {value.high:.2f}]".replace("-", "−")
+        yield (
+            "" if clip else f"in {REGIMES[name]} the bound {cause}",
+            f"{REGIMES[name]}, {'clipped at 1' if clip else 'not clipped'}: {cells}; {numbers}",
+        )
 
 
-def _half(runs: Runs) -> Conclusion:
-    parts, ends = [], {}
-    for batch in sorted({run.recipe.batch for run in runs.all("half")}):
-        for arm in ("ln", "bn", "bn+ffnbn"):
-            found = runs.maybe("half", arm, batch=batch)
-            bad = [run for run in found if run.meta["first_nonfinite"] is not None or lost_in_evaluation(run)]
-            learned = [run for run in bad if min(run.loss, default=math.inf) < run.chance / 2]
-            ends[batch, arm] = len(learned), len(found)
-            parts.append(
-                f"batch {batch}, {arm}: {len(bad)} of {len(found)} not finite, {len(learned)} after having learned"
-            )
-    crash = [b for (b, arm), (n, of) in ends.items() if arm == "bn" and of >= 5 and n >= 4]
-    crash = [b for b in crash if not ends[b, "ln"][0] and not ends[b, "bn+ffnbn"][0]]
-    said = (
-        f"float16 crashes BN and not LN or FFN-BN at batch {', '.join(map(str, crash))}"
-        if crash
-        else ("no crash of BN alone was seen in float16, in the few steps that a CPU allows")
-    )
-    return Conclusion(_sentence(said), "; ".join(parts))
+def _half(runs: Runs) -> Parts:
+    ends: dict[int, dict[str, tuple[int, int]]] = {}
+    for batch, arm in product(sorted({run.recipe.batch for run in runs.all("half")}), ARM_WORDS):
+        found = runs.maybe("half", arm, batch=batch)
+        bad = [run for run in found if run.meta["first_nonfinite"] is not None or lost_in_evaluation(run)]
+        learned = sum(min(run.loss, default=math.inf) < run.chance / 2 for run in bad)
+        ends.setdefault(batch, {})[arm] = learned, len(found)
+        yield "", f"batch {batch}, {arm}: {len(bad)} of {len(found)} not finite, {learned} after having learned"
+    crash = [
+        str(batch)
+        for batch, of in ends.items()
+        if of["bn"][0] >= 4 and of["bn"][1] >= 5 and not of["ln"][0] and not of["bn+ffnbn"][0]
+    ]
+    none = "no crash of BN alone was seen in float16, in the few steps that a CPU allows"
+    yield f"float16 crashes BN and not LN or FFN-BN at batch {', '.join(crash)}" if crash else none, ""
 
 
-def _cifar10(runs: Runs) -> Conclusion:
-    said, numbers = [], []
+def _cifar10(runs: Runs) -> Parts:
     for name, words in (("cifar10-tame", "GELU"), ("cifar10-swiglu", "SwiGLU")):
-        found = {arm: runs("cifar10-judged", arm, name) for arm in ("ln", "bn", "bn+ffnbn")}
-        for arm, label in (("bn", "BN"), ("bn+ffnbn", "FFN-BN")):
-            gap = difference(found[arm], found["ln"])
-            said.append(f"{label} with {words} {gap.word} ({gap.points} points to LN)")
+        found = {arm: runs("cifar10-judged", arm, name) for arm in ARM_WORDS}
+        gaps = {arm: difference(found[arm], found["ln"]) for arm in ("bn", "bn+ffnbn")}
         some = found["ln"][0]
-        told = "; ".join(f"{arm} {fates(these)}, {spread(accuracies(these))}" for arm, these in found.items())
+        sets = "; ".join(f"{arm} {fates(these)}, {spread(accuracies(these))}" for arm, these in found.items())
         images = f"{some.meta['train_images']:,} of 50,000 training images, {some.recipe.steps} steps"
-        numbers.append(f"{words} ({images}, {len(found['ln'])} seeds): {told}")
-    return Conclusion(_sentence(", ".join(said)), ". ".join(numbers))
+        yield (
+            "; ".join(f"{ARM_WORDS[a]} with {words} {g.word} ({g.points} points to LN)" for a, g in gaps.items()),
+            f"{words} ({images}, {len(found['ln'])} seeds): {sets}",
+        )
 
 
 #: Study → what it says.
-CONCLUSIONS: MappingProxyType[str, Callable[[Runs], Conclusion]] = MappingProxyType(
+CONCLUSIONS: MappingProxyType[str, Callable[[Runs], Parts]] = MappingProxyType(
     {
-        "memory": _memory("heavy", "swiglu"),
-        "memory-deep": _memory("deep"),
-        "initial": _initial,
-        "slot": _slot,
-        "longer": _longer,
-        "fair": _fair,
-        "successors": _successors,
-        "ghost": _ghost,
-        "half": _half,
-        "cifar10": _cifar10,
+        "memory": lambda runs: _memory(runs, "heavy", "swiglu"), "memory-deep": lambda runs: _memory(runs, "deep"),
+        "initial": _initial, "slot": _slot, "longer": _longer, "fair": _fair, "successors": _successors,
+        "ghost": _ghost, "half": _half, "cifar10": _cifar10,
     }
-)
+)  # fmt: skip
 
 
 def conclude(study: str, folder=None) -> Conclusion:
@@ -439,13 +389,11 @@ def conclude(study: str, folder=None) -> Conclusion:
     """
     if study not in CONCLUSIONS:
         raise LookupError(f"study {study!r} decides nothing; {', '.join(CONCLUSIONS)} do")
-    found = CONCLUSIONS[study](Runs(folder))
-    recorded, all_of_them = progress(study, folder)
-    rest = "" if recorded == all_of_them else f" ({recorded} of {all_of_them} runs recorded)"
-    return Conclusion(f"{found.sentence}{rest}", found.numbers)
-
-
-def first_trained(run: History) -> int | None:
-    """The step at which a run had trained, by the verdict's rule."""
-    found = verdict(run)
-    return found.step if found.kind == "trained" else None
+    pieces = list(CONCLUSIONS[study](Runs(folder)))
+    parts, numbers = ([piece[i] for piece in pieces if piece[i]] for i in (0, 1))
+    if not numbers:
+        raise LookupError(f"study {study!r} is still to be run")
+    text = "; ".join(parts)
+    recorded, grid = progress(study, folder)
+    rest = "" if recorded == grid else f" ({recorded} of {grid} runs recorded)"
+    return Conclusion(f"{text[0].upper()}{text[1:]}.{rest}", ". ".join(numbers))
