@@ -226,7 +226,7 @@ def summary(histories: Iterable[History], by: Iterable[str] = ("name", "arm")) -
 
 def _spread(values: list[float]) -> tuple[float, float]:
     with np.errstate(invalid="ignore"):  # of a run that ended at infinity
-        return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+        return math.fsum(values) / len(values), float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
 
 
 def table(rows: list[dict]) -> str:
