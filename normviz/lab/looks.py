@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from normviz.lab.probe import token_norms
+from normviz.lab.probe import in_mode, token_norms
 from normviz.series import LENGTH_EDGES
 
 LONGEST = 6  # tokens kept of each block and site
@@ -42,19 +42,15 @@ def longest_in_test(model, images, batch: int = 64) -> dict[str, list]:
     "batch": by the statistics of each batch of `batch` images; "running": by the running ones.  A length that is
     not finite counts as the longest.  The model's mode and statistics stay.
     """
-    was_training, result = model.training, {}
-    parts = images.test_x.split(batch)
-    try:
-        for name, training in (("batch", True), ("running", False)):
-            model.train(training)
-            looked = [token_norms(model, images.standardise(part))["stream"] for part in parts]
-            lengths = torch.cat(looked, dim=1).flatten(1).cpu()  # (depth, images·T)
-            at = lengths.nan_to_num(nan=torch.inf).argmax(1)
-            tokens = lengths.shape[1] // len(images.test_x)
-            rows = zip(lengths.gather(1, at[:, None])[:, 0].tolist(), at.tolist(), strict=True)
-            result[name] = [[length, *divmod(index, tokens)] for length, index in rows]
-    finally:
-        model.train(was_training)
+    result = {}
+    for name, training in (("batch", True), ("running", False)):
+        with in_mode(model, training):
+            parts = [token_norms(model, images.standardise(x))["stream"] for x in images.test_x.split(batch)]
+        lengths = torch.cat(parts, dim=1).flatten(1).cpu()  # (depth, images·T)
+        at = lengths.nan_to_num(nan=torch.inf).argmax(1)
+        tokens = lengths.shape[1] // len(images.test_x)
+        rows = zip(lengths.gather(1, at[:, None])[:, 0].tolist(), at.tolist(), strict=True)
+        result[name] = [[length, *divmod(index, tokens)] for length, index in rows]
     return result
 
 

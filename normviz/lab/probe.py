@@ -103,23 +103,15 @@ class Probe:
 
             return hook
 
-        handles = []
+        hooks: list = []
         for block in self.model.blocks:
-            hooks = {
-                block.norm1: keep("norm1", _token_squares),
-                block.attention.qkv: qkv(block.attention),
-                block.norm2: norm2,
-                block.ffn.norm: hidden,
-                block.ffn: keep("ffn", _mean_square),
-                block: keep("stream", _token_squares),
-            }
-            handles += [module.register_forward_hook(hook) for module, hook in hooks.items()]
-            handles.append(block.norm2.register_forward_pre_hook(before_norm2))
-        try:
+            hooks += [
+                (block.norm1, keep("norm1", _token_squares)), (block.attention.qkv, qkv(block.attention)),
+                (block.norm2, norm2), (block.ffn.norm, hidden), (block.ffn, keep("ffn", _mean_square)),
+                (block, keep("stream", _token_squares)),
+            ]  # fmt: skip
+        with _hooked(hooks, [(block.norm2, before_norm2) for block in self.model.blocks]):
             yield self
-        finally:
-            for handle in handles:
-                handle.remove()
 
     @torch.no_grad()
     def record(self, step: int) -> None:
@@ -194,26 +186,44 @@ def _running_variance(module: nn.Module, x: Tensor) -> Tensor:
     return norm.running_var.float().clone()
 
 
+@contextmanager
+def _hooked(hooks, pre_hooks=()):
+    """Modules call their hooks, and before that their pre-hooks, for as long as the context lasts."""
+    handles = [module.register_forward_hook(hook) for module, hook in hooks]
+    handles += [module.register_forward_pre_hook(hook) for module, hook in pre_hooks]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 @torch.no_grad()
 def token_norms(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
     """Length of every token at every site, in the mode that the model is in; running statistics stay.
 
     x: standardised images (B, C, H, W).  Returns {"norm1", "norm2", "stream"}: float32 (depth, B, T).
     """
-    found: dict[str, list[Tensor]] = {"norm1": [], "norm2": [], "stream": []}
-    handles = []
-    for block in model.blocks:
-        for site, module in (("norm1", block.norm1), ("norm2", block.norm2), ("stream", block)):
-            keep = found[site].append
-            hook = module.register_forward_hook(lambda m, i, out, keep=keep: keep(token_lengths(out)))
-            handles.append(hook)
+    lengths: dict[str, list[Tensor]] = {"norm1": [], "norm2": [], "stream": []}
+    hooks = [
+        (module, lambda m, i, out, keep=lengths[site].append: keep(token_lengths(out)))
+        for block in model.blocks
+        for site, module in (("norm1", block.norm1), ("norm2", block.norm2), ("stream", block))
+    ]
+    with _hooked(hooks), frozen_statistics(model):
+        model(x)
+    return {site: torch.stack(values) for site, values in lengths.items()}
+
+
+@contextmanager
+def in_mode(model: nn.Module, training: bool):
+    """Within, the model trains or evaluates; then it is in its own mode again."""
+    before = model.training
+    model.train(training)
     try:
-        with frozen_statistics(model):
-            model(x)
+        yield
     finally:
-        for handle in handles:
-            handle.remove()
-    return {site: torch.stack(lengths) for site, lengths in found.items()}
+        model.train(before)
 
 
 @contextmanager

@@ -7,40 +7,42 @@ on seeds 100 to 104.
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Callable, Iterable
-from itertools import pairwise
+from functools import partial
+from itertools import pairwise, product
 from types import MappingProxyType
 from typing import NamedTuple
 
 from normviz.lab.recipe import Recipe, preset
+from normviz.series import last_tenth
 
 
 class Study(NamedTuple):
     about: str
-    recipes: tuple[Recipe, ...]
-    looks: tuple[int, ...] = ()  # steps at which the lengths of all tokens are recorded
+    recipes: tuple[Recipe, ...] = ()
     rule: str = ""  # what decides, in words; `conclusions` has it as code
+    looks: tuple[int, ...] = ()  # steps at which the lengths of all tokens are recorded
     keep: tuple[str, ...] | None = None  # columns of the probes that are recorded; None: all
     #: Recipes that depend on what is recorded already: called with a function study name → histories
     follow: Callable[[Callable], tuple[Recipe, ...]] | None = None
 
 
 _THREE = ("ln", "bn", "bn+ffnbn")
-_INTERVENTIONS = ("bn+cap", "ffnbn", "ln+ffnbn", "attn-ln", "ffn-ln", "rms")
+_TWO = ("heavy", "swiglu")
 JUDGED = tuple(range(100, 105))  # seeds that no choice has seen
 
 
-def _grid(
-    names: Iterable[str], arms: Iterable[str], seeds: int | Iterable[int], settings=({},), **fixed
-) -> tuple[Recipe, ...]:
+def _grid(names, arms, seeds: int | Iterable[int], settings: Iterable[dict] = ({},), **fixed) -> tuple[Recipe, ...]:
     """Every combination; seeds vary slowest, so that a study cut short has whole comparisons."""
-    return tuple(
-        preset(name, arm, seed, **fixed | setting)
-        for seed in (range(seeds) if isinstance(seeds, int) else seeds)
-        for setting in settings
-        for name in names
-        for arm in arms
-    )
+    cells = product(range(seeds) if isinstance(seeds, int) else seeds, settings, names, arms)
+    return tuple(preset(name, arm, seed, **fixed | setting) for seed, setting, name, arm in cells)
+
+
+def _each(**values: Iterable) -> list[dict]:
+    """Settings of every combination of fields' values; the first field varies slowest."""
+    return [dict(zip(values, cell, strict=True)) for cell in product(*values.values())]
 
 
 #: The phase maps are many short runs: half the depth and half the steps of the presets.
@@ -53,9 +55,7 @@ _LEAN = {"eval_every": 100, "probe_every": 40}
 def _same_images(batch: int, seen: int = 4800, lr: float = 0.012) -> dict:
     """Settings of a run that sees `seen` images in batches of `batch`; lr is that of 32 images."""
     steps = seen // batch
-    return {
-        "batch": batch, "steps": steps, "lr": lr * batch / 32, "warmup": steps // 15, "eval_every": steps,
-    }  # fmt: skip
+    return {"batch": batch, "steps": steps, "lr": lr * batch / 32, "warmup": steps // 15, "eval_every": steps}
 
 
 #: What study `memory` does to BN's optimizer, in the order in which it is told.
@@ -88,19 +88,15 @@ SLOTS = MappingProxyType(
         "bn+embedln": "nothing, but one LN after the patch embedding",
     }
 )
-_FAIR = ("ln", "bn", "bn+ffnbn", "bn+ffnbn-before", "bn+embedln")
-_SUCCESSORS = ("dyt", "derf", "prepbn", "rbn")
 
 
 def _memory(*names: str) -> tuple[Recipe, ...]:
     runs = []
-    for seed in JUDGED:
-        for name in names:
-            sgd = {"lr": SGD_RATES[name]}
-            remedies = [s | sgd if s.get("optimizer") == "sgd" else s for s in REMEDIES.values()]
-            runs += _grid([name], ("bn",), [seed], remedies, **_LEAN)
-            runs += _grid([name], ("ln", "bn+ffnbn"), [seed], **_LEAN)
-            runs += _grid([name], ("ln",), [seed], POISONS.values(), **_LEAN)
+    for seed, name in product(JUDGED, names):
+        grid = partial(_grid, [name], seeds=[seed], **_LEAN)
+        sgd = {"lr": SGD_RATES[name]}
+        remedies = [s | sgd if s.get("optimizer") == "sgd" else s for s in REMEDIES.values()]
+        runs += [*grid(["bn"], settings=remedies), *grid(["ln", "bn+ffnbn"]), *grid(["ln"], settings=POISONS.values())]
     return tuple(runs)
 
 
@@ -135,11 +131,6 @@ def tuned(runs: Iterable) -> dict[tuple[str, str], dict]:
 
     Test images are not looked at.  A loss that is not finite is the worst.
     """
-    import math
-    import statistics
-
-    from normviz.series import last_tenth
-
     losses: dict[tuple, dict[tuple, list[float]]] = {}
     for run in runs:
         recipe, loss = run.recipe, last_tenth(run.loss)
@@ -149,30 +140,18 @@ def tuned(runs: Iterable) -> dict[tuple[str, str], dict]:
     return {at: {"lr": lr, "clip": clip} for at, (lr, clip) in best.items()}
 
 
-def _judged_at_best(tuning: str, **settings) -> Callable:
+def _judged_at_best(tuning: str, records: Callable, **settings) -> tuple[Recipe, ...]:
     """Recipes of the judged seeds at the setting that a tuning grid, once whole, found best for every arm."""
-
-    def follow(records: Callable) -> tuple[Recipe, ...]:
-        runs = records(tuning)
-        if len(runs) < len(STUDIES[tuning].recipes):
-            return ()
-        best = tuned(runs)
-        return tuple(
-            recipe
-            for seed in JUDGED
-            for (name, arm), setting in best.items()
-            for recipe in _grid([name], [arm], [seed], [setting], **settings)
-        )
-
-    return follow
-
-
-def _successors(*names: str) -> tuple[Recipe, ...]:
-    """RBN's weight is the better of those in study `choices`; PRepBN went to NaN with either schedule there."""
-    return _grid(names, _SUCCESSORS, JUDGED, rbn=0.01, **_LEAN)
+    runs = records(tuning)
+    best = tuned(runs) if len(runs) >= len(STUDIES[tuning].recipes) else {}
+    grid = product(JUDGED, best.items())
+    return tuple(preset(name, arm, seed, **settings | setting) for seed, ((name, arm), setting) in grid)
 
 
 _CIFAR = {"eval_every": 200, "probe_every": 40, "eval_images": 10_000}
+_PHOTOGRAPHS = ("cifar10-tame", "cifar10-swiglu")
+#: RBN's weight is the better of those in study `choices`; PRepBN went to NaN with either schedule there
+_SUCCESSORS = {"arms": ("dyt", "derf", "prepbn", "rbn"), "seeds": JUDGED, "rbn": 0.01, **_LEAN}
 
 STUDIES = MappingProxyType(
     {
@@ -184,22 +163,19 @@ STUDIES = MappingProxyType(
         "deep": Study("GELU, depth 32, contrast jitter σ = 1", _grid(["deep"], _THREE, 5, probe_every=20)),
         "interventions": Study(
             "which part of the swap is to blame, in `heavy` and `swiglu`",
-            _grid(["heavy", "swiglu"], _INTERVENTIONS, 2),
+            _grid(_TWO, ("bn+cap", "ffnbn", "ln+ffnbn", "attn-ln", "ffn-ln", "rms"), 2),
         ),
         "phase": Study(
             "contrast jitter σ × FFN kind × arm",
-            _grid(
-                ["tame"], _THREE, 3,
-                [{"sigma": s, "ffn": f} for s in (0.0, 0.5, 1.0, 1.5) for f in ("gelu", "swiglu")], **_SHORT,
-            ),
+            _grid(["tame"], _THREE, 3, _each(sigma=(0.0, 0.5, 1.0, 1.5), ffn=("gelu", "swiglu")), **_SHORT),
         ),
         "phase_batch": Study(
             "batch size at the same number of steps: a larger batch raises the bound √(N-1)",
-            _grid(["heavy"], _THREE, 3, [{"batch": b} for b in (16, 64, 256)], **_SHORT),
+            _grid(["heavy"], _THREE, 3, _each(batch=(16, 64, 256)), **_SHORT),
         ),
         "phase_depth": Study(
             "depth, GELU with contrast jitter σ = 1",
-            _grid(["heavy"], _THREE, 3, [{"depth": d} for d in (4, 8, 16, 24)], **_SHORT),
+            _grid(["heavy"], _THREE, 3, _each(depth=(4, 8, 16, 24)), **_SHORT),
         ),
         "clip": Study(
             "are exploding gradients to blame? Their total norm clipped at 1",
@@ -207,13 +183,11 @@ STUDIES = MappingProxyType(
         ),
         "inside": Study(
             "one run per arm, with the lengths of its tokens at some steps",
-            _grid(["heavy", "swiglu"], _THREE, 1),
-            looks=(0, 10, 20, 40, 80, 160, 240, 320, 399),
+            _grid(_TWO, _THREE, 1), looks=(0, 10, 20, 40, 80, 160, 240, 320, 399),
         ),
         "batchnorm_lr": Study(
-            "what BatchNorm is good for: a convolutional network of 8 layers with and without it, "
-            "four learning rates",
-            _grid(["conv"], ("none", "bn"), 5, [{"lr": lr} for lr in (1e-3, 4e-3, 3e-2, 1e-1)], depth=8),
+            "what BatchNorm is good for: a convolutional network of 8 layers with and without it, four learning rates",
+            _grid(["conv"], ("none", "bn"), 5, _each(lr=(1e-3, 4e-3, 3e-2, 1e-1)), depth=8),
         ),
         "small_batch": Study(
             "batches of 32 down to 1 image, the same 4,800 images seen, learning rate in proportion to the batch",
@@ -230,94 +204,77 @@ STUDIES = MappingProxyType(
             _grid(["gru", "gru-longer"], ("ln", "bn-input", "bn-step", "bn", "none", "bn-padded"), 5),
         ),
         "choices": Study(
-            "what the studies of the cause had to choose, on a seed of its own: SGD's learning rate, "
-            "RBN's weight, PRepBN's schedule",
-            (
-                *_grid(
-                    ["heavy", "swiglu"], ("bn",), [90],
-                    [{"optimizer": "sgd", "lr": lr, "weight_decay": 0.0} for lr in (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)],
-                    **_LEAN,
-                ),
-                *_grid(["heavy", "swiglu"], ("rbn",), [90], [{"rbn": w} for w in (0.01, 0.1, 1.0)], **_LEAN),
-                *_grid(["heavy", "swiglu"], ("prepbn",), [90], [{"prepbn_until": u} for u in (0.5, 0.8)], **_LEAN),
-            ),
+            "what the studies of the cause had to choose, on a seed of its own: SGD's learning rate, RBN's weight, "
+            "PRepBN's schedule",
+            _grid(
+                _TWO, ["bn"], [90], _each(lr=(1e-3, 3e-3, 1e-2, 3e-2, 1e-1)), optimizer="sgd", weight_decay=0.0, **_LEAN
+            )
+            + _grid(_TWO, ["rbn"], [90], _each(rbn=(0.01, 0.1, 1.0)), **_LEAN)
+            + _grid(_TWO, ["prepbn"], [90], _each(prepbn_until=(0.5, 0.8)), **_LEAN),
         ),
         "memory": Study(
             "is BN's stall AdamW's memory of an exploded gradient? BN with it taken away, LN with it given",
-            _memory("heavy", "swiglu"),
-            rule="In a regime the memory is the main cause if clearing it at step 40 closes at least 80 % "
-            "of the gap in test accuracy between BN and BN + FFN-BN in at least 4 of 5 seeds, a part "
-            "of it if at least half; it is enough by itself if LN with its first ten gradients × 100 "
-            "trains in at most 1 of 5 seeds.",
+            _memory(*_TWO),
+            "In a regime the memory is the main cause if clearing it at step 40 closes at least 80 % of the gap in "
+            "test accuracy between BN and BN + FFN-BN in at least 4 of 5 seeds, a part of it if at least half; it is "
+            "enough by itself if LN with its first ten gradients × 100 trains in at most 1 of 5 seeds.",
         ),
-        "memory-deep": Study("the same in `deep`, 32 blocks", _memory("deep"), rule="As in `memory`."),
+        "memory-deep": Study("the same in `deep`, 32 blocks", _memory("deep"), "As in `memory`."),
         "initial": Study(
             "before any training: the gradient at step 0 over depth, jitter, FFN and arm",
             _grid(
-                ["tame"],
-                ("ln", "bn", "bn+ffnbn", "bn+ffnbn-before", "bn+ffnln", "bn+gain", "bn+embedln", "dyt"),
-                range(100, 110),
-                [
-                    {"depth": d, "sigma": s, "ffn": f}
-                    for d in (2, 4, 8, 16, 32, 48) for s in (0.0, 1.0) for f in ("gelu", "swiglu")
-                ],
+                ["tame"], ("ln", "bn", "bn+ffnbn", "bn+ffnbn-before", "bn+ffnln", "bn+gain", "bn+embedln", "dyt"),
+                range(100, 110), _each(depth=(2, 4, 8, 16, 32, 48), sigma=(0.0, 1.0), ffn=("gelu", "swiglu")),
                 steps=1, warmup=0, eval_every=1, eval_images=1, probe_every=1,
             ),
-            rule="The gradient explodes in depth if the logarithm of its norm is a straight line over the "
-            "depth (R² > 0.9) that rises; it predicts the verdicts if, over the arms and regimes "
-            "recorded at depth 16 and 32, Spearman's correlation between it and the share of runs "
-            "that trained is at most −0.6.",
+            "The gradient explodes in depth if the logarithm of its norm is a straight line over the depth (R² > 0.9) "
+            "that rises; it predicts the verdicts if, over the arms and regimes recorded at depth 16 and 32, "
+            "Spearman's correlation between it and the share of runs that trained is at most −0.6.",
             keep=("grad_norm",),
         ),
         "slot": Study(
             "what in FFN-BN cures: its place, its statistics, or only its scale?",
-            _grid(["heavy", "swiglu"], tuple(SLOTS), JUDGED, **_LEAN),
-            rule="A norm in the FFN is needed in a regime if BN after the activation beats a constant gain"
-            " in test accuracy, and its place matters if it beats BN before the activation: each if "
-            "the 95 % interval of the paired difference over the seeds lies above 0. The un-"
-            "normalized FFN is to blame only if every arm that leaves it so (nothing, gain, embedding"
-            " LN) trains less often than BN after the activation.",
+            _grid(_TWO, SLOTS, JUDGED, **_LEAN),
+            "A norm in the FFN is needed in a regime if BN after the activation beats a constant gain in test "
+            "accuracy, and its place matters if it beats BN before the activation: each if the 95 % interval of the "
+            "paired difference over the seeds lies above 0. The un-normalized FFN is to blame only if every arm that "
+            "leaves it so (nothing, gain, embedding LN) trains less often than BN after the activation.",
         ),
         "longer": Study(
             "crash or delay? 400 steps, then 1,200 and 4,000 for every arm of which a run has still not trained",
-            _grid(["heavy", "swiglu"], _THREE, JUDGED, **_LEAN),
-            rule="An arm is slow in a regime if all its runs train once the steps are trebled or multiplied by "
-            "ten; it fails if after 4,000 steps at least one still has not.",
+            _grid(_TWO, _THREE, JUDGED, **_LEAN),
+            "An arm is slow in a regime if all its runs train once the steps are trebled or multiplied by ten; it "
+            "fails if after 4,000 steps at least one still has not.",
             follow=_undecided,
         ),
         "fair": Study(
             "every arm with the optimizer that suits it: five learning rates, clipped or not, tuned on seed 90",
             _grid(
-                ["heavy", "swiglu"], _FAIR, [90],
-                [{"lr": lr, "clip": clip} for lr in RATES for clip in CLIPS], **_LEAN,
+                _TWO, ("ln", "bn", "bn+ffnbn", "bn+ffnbn-before", "bn+embedln"), [90], _each(lr=RATES, clip=CLIPS),
+                **_LEAN,
             ),
-            rule="Tuned: the setting with the lowest final training loss on seed 90. A swap crashes "
-            "training in a regime only if the tuned BN trains in fewer of the 5 judged seeds than the"
-            " tuned LN.",
+            "Tuned: the setting with the lowest final training loss on seed 90. A swap crashes training in a regime "
+            "only if the tuned BN trains in fewer of the 5 judged seeds than the tuned LN.",
         ),
         "fair-judged": Study(
             "the arms of `fair` at their best settings, on the judged seeds",
-            (),
-            rule="As in `fair`.",
-            follow=_judged_at_best("fair", **_LEAN),
+            rule="As in `fair`.", follow=partial(_judged_at_best, "fair", **_LEAN),
         ),
         "successors": Study(
             "what came after the article: DyT, Derf, PRepBN and RBN in every slot",
-            (*_successors("heavy", "swiglu"), *_successors("deep")),
-            rule="An arm replaces LN in a regime if it trains in as many of the 5 seeds and is level with "
-            "LN in test accuracy (see `level` in the ledger).",
+            _grid(_TWO, **_SUCCESSORS) + _grid(["deep"], **_SUCCESSORS),
+            "An arm replaces LN in a regime if it trains in as many of the 5 seeds and is level with LN in test "
+            "accuracy (see `level` in the ledger).",
         ),
         "ghost": Study(
-            "the bound √(N − 1) as a cause: BatchNorm's statistics over N = 64 … 4,096 tokens, the "
-            "batch (256 images) unchanged",
+            "the bound √(N − 1) as a cause: BatchNorm's statistics over N = 64 … 4,096 tokens, the batch (256 images) "
+            "unchanged",
             _grid(
-                ["heavy", "swiglu"], ("bn",), JUDGED,
-                [{"ghost_tokens": n, "clip": clip} for clip in CLIPS for n in (64, 256, 1024, None)],
+                _TWO, ["bn"], JUDGED, _each(clip=CLIPS, ghost_tokens=(64, 256, 1024, None)),
                 **_LEAN | {"batch": 256, "steps": 200, "warmup": 20},
             ),
-            rule="The bound is a cause in a regime if test accuracy falls with N: Spearman's correlation "
-            "over all runs without clipping is below 0 with its 95 % interval. Else the story is "
-            "dropped.",
+            "The bound is a cause in a regime if test accuracy falls with N: Spearman's correlation over all runs "
+            "without clipping is below 0 with its 95 % interval. Else the story is dropped.",
         ),
         "half": Study(
             "float16, whose largest number is 65,504: does BN overflow where LN and FFN-BN do not?",
@@ -326,23 +283,21 @@ STUDIES = MappingProxyType(
                 [{"batch": b, "steps": n, "eval_every": n} for b, n in ((64, 100), (256, 40), (1024, 16))],
                 precision="fp16", clip=1.0, warmup=10, probe_every=10,
             ),
-            rule="A crash in the article's sense: BN's loss, or its evaluation, stops being finite in at "
-            "least 4 of 5 seeds after a loss below half of chance, and LN's and FFN-BN's in none.",
+            "A crash in the article's sense: BN's loss, or its evaluation, stops being finite in at least 4 of 5 seeds "
+            "after a loss below half of chance, and LN's and FFN-BN's in none.",
         ),
         "cifar10": Study(
             "CIFAR-10, GELU and SwiGLU, four settings of the optimizer an arm, tuned on seed 90 in 120 steps",
             _grid(
-                ["cifar10-tame", "cifar10-swiglu"], _THREE, [90],
-                [{"lr": lr, "clip": clip} for lr in (2e-3, 4e-3) for clip in CLIPS],
+                _PHOTOGRAPHS, _THREE, [90], _each(lr=(2e-3, 4e-3), clip=CLIPS),
                 **_CIFAR | {"steps": 120, "eval_every": 120, "eval_images": 1000},
             ),
         ),
         "cifar10-judged": Study(
             "the arms of `cifar10` at their best settings, 400 steps, all 10,000 test images, on the judged seeds",
             (),
-            rule="Level: see the ledger. With all 50,000 training images and a GPU the same command does "
-            "the same study.",
-            follow=_judged_at_best("cifar10", **_CIFAR | {"steps": 400}),
+            "Level: see the ledger. With all 50,000 training images and a GPU the same command does the same study.",
+            follow=partial(_judged_at_best, "cifar10", **_CIFAR | {"steps": 400}),
         ),
     }
 )  # fmt: skip

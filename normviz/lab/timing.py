@@ -15,6 +15,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from importlib import metadata
 from itertools import product
 from pathlib import Path
@@ -30,6 +31,7 @@ from normviz.costs import LAYERS, Machine
 from normviz.fields import unknown
 from normviz.files import write_atomic
 from normviz.lab.folding import fold
+from normviz.lab.history import encode
 from normviz.lab.models.vit import ViT
 
 CLOCKS = {"one": "CPU time of the thread", "many": "wall clock", "cuda": "CUDA events"}
@@ -232,12 +234,8 @@ def layer_calls(tokens: int, width: int, device="cpu") -> dict[str, Callable[[],
     s, t = torch.rand(width, device=device), torch.rand(width, device=device)
     layers = nn.LayerNorm(width), nn.BatchNorm1d(width).eval(), nn.Linear(width, 3 * width)
     ln, bn, linear = (layer.to(device) for layer in layers)
-    return {
-        "ln": lambda: ln(x),
-        "bn": lambda: bn(x),
-        "line": lambda: torch.addcmul(t, x, s),
-        "linear": lambda: linear(x),
-    }
+    calls = {"ln": lambda: ln(x), "bn": lambda: bn(x), "line": lambda: torch.addcmul(t, x, s)}
+    return calls | {"linear": lambda: linear(x)}
 
 
 @torch.no_grad()
@@ -263,15 +261,13 @@ def measure_layers(grid=GRID, *, device="cpu", number_of_threads: int | None = 1
     Returns {"environment", "machine", "layers": rows of `time_layers`}, plain numbers.
     """
     with threads(number_of_threads):
-        machine, rows = calibrate(device), []
+        machine, rows = asdict(calibrate(device)), []
         points = list(product(grid["batch"], grid["tokens"], grid["width"]))
         for i, (batch, tokens, width) in enumerate(points, 1):
             rows.append(time_layers(batch, tokens, width, device=device, rounds=rounds))
             if tell is not None:
                 tell(f"layers {i}/{len(points)}: {batch} × {tokens} tokens of {width}")
-        plain = {"call": dict(machine.call), "bandwidth": machine.bandwidth}
-        plain |= {"vector": machine.vector, "matrix": machine.matrix}
-        return {"environment": environment(device), "machine": plain, "layers": rows}
+        return {"environment": environment(device), "machine": machine, "layers": rows}
 
 
 def network(name: str, variant: str, device="cpu") -> ViT:
@@ -391,16 +387,8 @@ def cost_path(record: dict, folder, prefix: str = "") -> Path:
 def save_costs(record: dict, folder, prefix: str = "") -> Path:
     """Writes the record with four significant digits, whole or not at all; prefix: as in `cost_path`."""
     path = cost_path(record, folder, prefix)
-    write_atomic(path, json.dumps(rounded(record), indent=1, ensure_ascii=False) + "\n")
+    write_atomic(path, json.dumps(encode(record, 4), indent=1, ensure_ascii=False) + "\n")
     return path
-
-
-def rounded(value):
-    if isinstance(value, float):
-        return float(f"{value:.4g}")
-    if isinstance(value, dict):
-        return {key: rounded(item) for key, item in value.items()}
-    return [rounded(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def load_costs(folder=None) -> list[dict]:

@@ -19,7 +19,7 @@ from normviz.lab.data import Batches, Images, load_images
 from normviz.lab.history import History
 from normviz.lab.models import build
 from normviz.lab.models.layers import RBN, PRepBN, batch_norm_of
-from normviz.lab.probe import Probe, frozen_statistics, gradient_norm, outlier_bound
+from normviz.lab.probe import Probe, frozen_statistics, gradient_norm, in_mode, outlier_bound
 from normviz.lab.recipe import Recipe
 
 # On a GPU every loss that is read makes the CPU wait for it; on a CPU it is there already
@@ -155,14 +155,8 @@ class Training:
     def _evaluate(self) -> None:
         history, recipe = self.history, self.recipe
         recent = history.loss[history.evals[-1]["step"] if history.evals else 0 :]
-        result = evaluate(
-            self.model,
-            self.images,
-            count=recipe.eval_images,
-            batch=recipe.batch,
-            autocast=self.autocast,
-            hits=self._last,
-        )
+        how = {"count": recipe.eval_images, "batch": recipe.batch, "autocast": self.autocast, "hits": self._last}
+        result = evaluate(self.model, self.images, **how)
         history.evals.append({"step": len(history.loss), **result, "train_loss": sum(recent) / len(recent)})
 
 
@@ -192,33 +186,27 @@ def train(
     if checkpoint_every < 1:
         raise ValueError(f"checkpoint_every={checkpoint_every!r} must be an integer >= 1")
     run = Training(recipe, **options)
-    if out is None:
-        return _drive(run, on_step, progress)
     run.read_every.add(checkpoint_every)
-    with run_folder(out, run, resume):
-        _drive(run, on_step, progress, out, checkpoint_every)
-        run.history.save(Path(out) / "history.json")
-    return run.history
-
-
-def _drive(run: Training, on_step, progress: bool, out=None, checkpoint_every: int = 1) -> History:
-    bar = tqdm(total=run.recipe.steps, initial=run.step, disable=not progress, unit="step", desc=run.recipe.title)
-    try:
-        for history in run:
-            bar.set_postfix_str(_status(history), refresh=False)
-            bar.update(run.step - bar.n)
-            stop = on_step is not None and on_step(history) is False
-            if out is not None and (stop or run.step % checkpoint_every == 0 or run.step == run.recipe.steps):
-                save_checkpoint(out, run)
-            if stop:
-                history.meta["stopped"] = run.step
-                break
-    except KeyboardInterrupt:
-        # The optimizer may have been caught in mid-step: the record is kept, the newest checkpoint stays the one before
-        run.read()
-        run.history.meta["stopped"] = len(run.history.loss)
-    finally:
-        bar.close()
+    with run_folder(out, run, resume) if out is not None else nullcontext():
+        bar = tqdm(total=recipe.steps, initial=run.step, disable=not progress, unit="step", desc=recipe.title)
+        try:
+            for history in run:
+                bar.set_postfix_str(_status(history), refresh=False)
+                bar.update(run.step - bar.n)
+                stop = on_step is not None and on_step(history) is False
+                if out is not None and (stop or run.step % checkpoint_every == 0 or run.step == recipe.steps):
+                    save_checkpoint(out, run)
+                if stop:
+                    history.meta["stopped"] = run.step
+                    break
+        except KeyboardInterrupt:
+            # The optimizer may be in mid-step: the record is kept, the newest checkpoint stays the one before
+            run.read()
+            run.history.meta["stopped"] = len(run.history.loss)
+        finally:
+            bar.close()
+        if out is not None:
+            run.history.save(Path(out) / "history.json")
     return run.history
 
 
@@ -236,27 +224,21 @@ def evaluate(
     """
     if count is not None and count < 1:
         raise ValueError(f"count={count!r} must be an integer >= 1, or None for all test images")
-    was_training = model.training
     x, y = images.test_x[:count], images.test_y[:count]
     result = {}
-    try:
-        for prefix in ("", "batch_"):
-            if prefix and batch_norm_of(model) is None:
-                result |= {f"batch_{name}": result[name] for name in ("loss", "accuracy")}
-                continue
-            model.train(bool(prefix))
-            with frozen_statistics(model), autocast():
-                # Standardised chunk by chunk: CIFAR-10's test set in float32 would be 120 MB
-                logits = torch.cat([model(images.standardise(part)).float() for part in x.split(batch)])
-            sound = logits.isfinite().all(1)
-            result[f"{prefix}loss"] = F.cross_entropy(logits, y).item()
-            right = sound & (logits.argmax(1) == y)
-            result[f"{prefix}accuracy"] = right.float().mean().item()
-            result.setdefault("nonfinite", int((~sound).sum()))
-            if hits:
-                result.setdefault("hits", np.packbits(right.cpu().numpy()).tobytes().hex())
-    finally:
-        model.train(was_training)
+    for prefix in ("", "batch_"):
+        if prefix and batch_norm_of(model) is None:
+            return result | {f"batch_{name}": result[name] for name in ("loss", "accuracy")}
+        with in_mode(model, bool(prefix)), frozen_statistics(model), autocast():
+            # Standardised chunk by chunk: CIFAR-10's test set in float32 would be 120 MB
+            logits = torch.cat([model(images.standardise(part)).float() for part in x.split(batch)])
+        sound = logits.isfinite().all(1)
+        result[f"{prefix}loss"] = F.cross_entropy(logits, y).item()
+        right = sound & (logits.argmax(1) == y)
+        result[f"{prefix}accuracy"] = right.float().mean().item()
+        result.setdefault("nonfinite", int((~sound).sum()))
+        if hits:
+            result.setdefault("hits", np.packbits(right.cpu().numpy()).tobytes().hex())
     return result
 
 
@@ -284,16 +266,13 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 def _precision(wanted: str, device: torch.device):
     """The precision to use, and what makes its autocast context."""
     if wanted == "auto":
-        wanted = "fp32" if device.type == "cpu" else "bf16" if _has_bf16(device) else "fp16"
+        # is_bf16_supported() also says yes to slow emulation, on a T4 for one
+        bf16 = device.type != "cuda" or torch.cuda.get_device_capability(device)[0] >= 8
+        wanted = "fp32" if device.type == "cpu" else "bf16" if bf16 else "fp16"
     if wanted == "fp32":
         return wanted, nullcontext
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[wanted]
     return wanted, lambda: torch.autocast(device.type, dtype=dtype)
-
-
-def _has_bf16(device: torch.device) -> bool:
-    # is_bf16_supported() also says yes to slow emulation, on a T4 for one
-    return device.type != "cuda" or torch.cuda.get_device_capability(device)[0] >= 8
 
 
 def _describe(model: nn.Module, recipe: Recipe, images: Images, device: torch.device, precision: str) -> dict:

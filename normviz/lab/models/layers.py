@@ -34,9 +34,6 @@ class Cap(nn.Module):
         rms = x.square().mean(-1, keepdim=True).sqrt()  # (B, T, 1); a token's length is this times √D
         return x * (self.limit / rms.clamp_min(self.limit))
 
-    def extra_repr(self) -> str:
-        return f"limit={self.limit}"
-
 
 class Gain(nn.Module):
     """Multiplies by a constant: what a norm does to the scale, without any statistics."""
@@ -48,9 +45,6 @@ class Gain(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.factor * x
-
-    def extra_repr(self) -> str:
-        return f"factor={self.factor:.3g}"
 
 
 def hidden_rms(kind: str, width: int, hidden: int) -> float:
@@ -79,8 +73,7 @@ class GhostBatchNorm(nn.BatchNorm1d):
     def forward(self, x: Tensor) -> Tensor:
         rows = x.flatten(0, -2)  # (N, D)
         if not self.training:
-            y = F.batch_norm(rows, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
-            return y.view_as(x)
+            return super().forward(rows).view_as(x)
         whole = len(rows) // self.tokens * self.tokens
         parts = [part for part in (rows[:whole], rows[whole:]) if len(part)]
         return torch.cat([self._grouped(part) for part in parts]).view_as(x)
@@ -99,9 +92,6 @@ class GhostBatchNorm(nn.BatchNorm1d):
                 self.running_mean.copy_(mean.view(groups, width).mean(0))
                 self.running_var.copy_(var.view(groups, width).mean(0))
         return y.view(-1, groups, width).transpose(0, 1).reshape(-1, width)
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, tokens={self.tokens}"
 
 
 class DyT(nn.Module):
