@@ -152,27 +152,15 @@ X = torch.randn(2, 6, 3, 3)
         (lambda: nv.normalize(X[0, 0, 0], "layer"), ValueError, ["rank 1", "(N, C)"]),
         (lambda: nv.normalize(X[:0], "layer"), ValueError, ["N=0", "empty"]),
         (lambda: nv.normalize(X, "group", 4), ValueError, ["num_groups=4", "[1, 2, 3, 6]"]),
-        (
-            lambda: nv.normalize(X[:1, :, :1, :1], "batch"),
-            ValueError,
-            ["single value per channel", "(1, 6, 1, 1)"],
-        ),
+        (lambda: nv.normalize(X[:1, :, :1, :1], "batch"), ValueError, ["single value per channel", "(1, 6, 1, 1)"]),
         (lambda: nv.normalize(X[:, :, :1, :1], "instance"), ValueError, ["single value per channel"]),
         (lambda: nv.normalize(X, "layer", weight=torch.ones(6)), ValueError, ["weight", "(6,)", "(6, 3, 3)"]),
         (lambda: nv.normalize(X, "batch", bias=torch.ones(5)), ValueError, ["bias", "(5,)", "(6,)"]),
         (lambda: nv.normalize(X, "layer", eps=-1.0), ValueError, ["eps=-1.0"]),
         (lambda: nv.normalize(X, "layer", eps=float("nan")), ValueError, ["eps=nan"]),
         (lambda: nv.normalize(X, "batch", training=False), ValueError, ["training=False", "running"]),
-        (
-            lambda: nv.normalize(X, "layer", running=nv.RunningStats.fresh(6)),
-            ValueError,
-            ["running", "'layer'"],
-        ),
-        (
-            lambda: nv.normalize(X, "batch", running=nv.RunningStats.fresh(5)),
-            ValueError,
-            ["running mean", "(6,)"],
-        ),
+        (lambda: nv.normalize(X, "layer", running=nv.RunningStats.fresh(6)), ValueError, ["running", "'layer'"]),
+        (lambda: nv.normalize(X, "batch", running=nv.RunningStats.fresh(5)), ValueError, ["running mean", "(6,)"]),
         (
             lambda: nv.normalize(X, "batch", running=(torch.zeros(6), torch.ones(6)), momentum=None),
             ValueError,
@@ -226,7 +214,9 @@ def test_arrays_and_tensors_are_one_arithmetic(case, dtype, seed):
     for name in ("centred", "scaled", "affine", "mean", "var"):
         array = getattr(theirs, name)
         assert isinstance(array, np.ndarray)
-        assert_close(torch.from_numpy(np.array(array)), getattr(ours, name), dtype, condition(x, method, groups, layout)[0])
+        assert_close(
+            torch.from_numpy(np.array(array)), getattr(ours, name), dtype, condition(x, method, groups, layout)[0]
+        )
 
 
 def test_running_statistics_of_arrays_follow_those_of_tensors():

@@ -50,9 +50,7 @@ def test_count_is_the_number_of_labels(case):
 
 def test_the_articles_count():
     assert nv.count_statistics("layer_token", (4, 6, 3, 3)) == (36, 72, "2NHW")
-    formulas = {
-        m: nv.count_statistics(m, (4, 6, 3, 3), 2 if m == "group" else None).formula for m in nv.METHODS
-    }
+    formulas = {m: nv.count_statistics(m, (4, 6, 3, 3), 2 if m == "group" else None).formula for m in nv.METHODS}
     assert formulas == {
         "batch": "2C", "layer": "2N", "layer_token": "2NHW", "instance": "2NC", "group": "2NG", "rms": "NHW",
     }  # fmt: skip
@@ -68,9 +66,7 @@ def test_order_is_the_fields():
 def test_extreme_groups_are_layer_and_instance(case):
     _, shape, _, layout = case
     channels = axes_of(shape, layout).channels
-    np.testing.assert_array_equal(
-        nv.partition("group", shape, 1, layout), nv.partition("layer", shape, None, layout)
-    )
+    np.testing.assert_array_equal(nv.partition("group", shape, 1, layout), nv.partition("layer", shape, None, layout))
     assert "layer" in cut("group", shape, 1, layout).same_as
     assert "instance" in cut("group", shape, channels, layout).same_as
 
@@ -104,7 +100,7 @@ def test_bad_input_is_named(call, words):
 
 @pytest.mark.parametrize("shape", [7, (4.7, 6.2), "4633", {4, 6}, (float("inf"), 3), None])
 def test_a_shape_is_a_sequence_of_integers(shape):
-    with pytest.raises(TypeError, match="shape=.*integers"):
+    with pytest.raises(TypeError, match=r"shape=.*integers"):
         nv.cut("batch", shape)
 
 

@@ -45,7 +45,9 @@ class Picture(w.VBox):
         place = "position:relative;height:0" if scene.backdrop else f"background:{PAPER}"
         self._front.value = f'<div style="{place}">{front_svg(scene) if scene.backdrop else to_svg(scene)}</div>'
         status = f'<p role="status" aria-live="polite">{escape(scene.alt)}</p>' if spoken else ""
-        self.text.value = f'<div style="{COLORS};padding:6px 12px;line-height:1.45;max-width:940px">{status}{more}</div>'
+        self.text.value = (
+            f'<div style="{COLORS};padding:6px 12px;line-height:1.45;max-width:940px">{status}{more}</div>'
+        )
 
     @property
     def shown(self) -> str:
@@ -168,7 +170,9 @@ def _grouped(offered: dict[str, Control], widgets: dict[str, w.Widget]) -> list[
     for name, control in offered.items():
         column = columns.setdefault(control.group or name, [])
         if control.group and not column:
-            column.append(w.HTML(f'<b style="color:{control.color};background:{PAPER};padding:0 6px">{control.group}</b>'))
+            column.append(
+                w.HTML(f'<b style="color:{control.color};background:{PAPER};padding:0 6px">{control.group}</b>')
+            )
         column.append(widgets[name])
     return [column[0] if len(column) == 1 else w.VBox(column) for column in columns.values()]
 
@@ -178,12 +182,13 @@ def _width(label: str) -> dict:
 
 
 def _widget(control: Control) -> w.Widget:
-    """The widget of a control.  Lists are sliders: JupyterLab 4 takes a list's arrow keys for its own."""
+    """The widget of a control: buttons for a few words, else a slider, since JupyterLab 4 takes a list's arrow keys."""
     look = {"description": control.label, "style": _width(control.label)}
     if control.kind == "flag":
         return w.Checkbox(value=control.value, indent=False, description=control.label, layout=w.Layout(width="auto"))
     if control.kind == "choice":
-        if len(control.labels) < 5 and sum(map(len, control.labels)) <= 30:
+        words = any(isinstance(value, bool) or not isinstance(value, (int, float)) for value in control.values)
+        if words and len(control.labels) < 5 and sum(map(len, control.labels)) <= 30:
             wide = {"button_width": f"{max(54, 8 * max(map(len, control.labels)) + 14)}px"}
             return w.ToggleButtons(
                 options=_options(control), value=control.value, layout=w.Layout(width="auto"), **look | {"style": wide}

@@ -34,7 +34,9 @@ class RunningStats(NamedTuple):
 
         if like is not None:
             dtype, device = like.dtype, like.device
-        mean, var = (make(num_features, dtype=dtype or torch.float32, device=device) for make in (torch.zeros, torch.ones))
+        mean, var = (
+            make(num_features, dtype=dtype or torch.float32, device=device) for make in (torch.zeros, torch.ones)
+        )
         return cls(mean, var, torch.zeros((), dtype=torch.long, device=device))
 
 

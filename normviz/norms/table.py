@@ -43,7 +43,9 @@ class Method:
     grouped: bool = False  # the channel axis is cut into groups, a set spans one of them
     centred: bool = True  # the mean is subtracted (RMSNorm only divides)
     running: bool = False  # keeps running statistics for evaluation, so its outputs are bounded by its batch alone
-    single_value: str = "zero"  # a set of one cell: "zero" (the bias is left), or torch will "refuse" it, always or "alone"
+    single_value: str = (
+        "zero"  # a set of one cell: "zero" (the bias is left), or torch will "refuse" it, always or "alone"
+    )
     affine_per: str = "channel"  # weight and bias: one per "channel", or one per cell of a "sample"
     aim: str = ""  # where it takes tokens of three features, in a few words
     used_in: str = ""

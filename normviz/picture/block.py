@@ -132,7 +132,7 @@ def cells_legend(cells: Cells, x: float, y: float) -> list:
         items = legend([(set_fill(hue), "cursor's set"), (others, "other sets"), (PAPER, "cursor")], x, y)
         items[-2].width = 2.6
         return items
-    steps, wide, left = VALUE_FILLS[::5], 5.0, x + 44
+    steps, wide, left = VALUE_FILLS[::5], 5.0, x + max(44, 4 + text_width(f"−{number(cells.limit)}"))
     edges = left + wide * np.arange(len(steps) + 1)
     items: list = [Shapes(rects(edges[:-1], y - 10, edges[1:], y + 2), list(steps), name="legend")]
     items.append(Label(left - 4, y, f"−{number(cells.limit)}", anchor="end"))
@@ -278,11 +278,14 @@ def _axis_labels(view: _Projection, cells: Cells, box: Box) -> list:
     end, size = min(box.right, right + 60), {role: text_width(text, TEXT, True) for role, text in words.items()}
     middle = min(below[0], end - size["sample"] - 8 - size["channel"] / 2)  # the two share a line
     middle = max(middle, box.x + size["channel"] / 2)
-    meet = middle - size["channel"] / 2 < left[0] - 4  # a small block: the upright text ends above the other
+    upright, line = left[1], below[1] + 17
+    if middle - size["channel"] / 2 < left[0] - 4:  # a small block: the upright text ends above the other
+        upright = max(min(upright, line - 12 - size["position"] / 2), box.y + size["position"] / 2)
+        line = max(line, upright + size["position"] / 2 + 12)
     place = {
-        "channel": (middle, below[1] + 17, "middle", 0),
-        "position": (left[0] - 9, min(left[1], below[1] + 5 - size["position"] / 2) if meet else left[1], "middle", 90),
-        "sample": (end, below[1] + 17, "end", 0),
+        "channel": (middle, line, "middle", 0),
+        "position": (left[0] - 9, upright, "middle", 90),
+        "sample": (end, line, "end", 0),
     }
     return [
         Label(x, y, words[role], TEXT, anchor, AXIS_COLORS[role], bold=True, angle=angle)

@@ -96,10 +96,6 @@ class Scene:
     alt: str = ""
     backdrop: list = field(default_factory=list)
 
-    def __post_init__(self):
-        if isinstance(self.items, str):  # old modules, until they go: Scene(width, height, alt, items)
-            self.items, self.alt = self.alt or [], self.items
-
     @property
     def drawn(self) -> list:
         """All items, from the bottom to the top."""
@@ -232,15 +228,3 @@ def moved(item, dx: float, dy: float):
     if isinstance(item, (Label, Raster)):
         return replace(item, x=item.x + dx, y=item.y + dy)
     return replace(item, points=np.asarray(item.points) + (dx, dy))
-
-
-def wrap(text: str, x: float, y: float, characters: int, **style) -> list[Label]:  # for old modules, until they go
-    return paragraph(text, x, y, 7.1 * characters, **style)
-
-
-def __getattr__(name: str):  # for old modules, until they go
-    if name in ("Cells", "DRAWN", "legend"):
-        from normviz.picture import block
-
-        return getattr(block, {"legend": "cells_legend"}.get(name, name))
-    raise AttributeError(name)
