@@ -34,31 +34,26 @@ def read_cifar10(folder=None, *, cache=None) -> tuple[np.ndarray, ...]:
     Raises DataError for a folder without these files, a truncated or damaged file, and where neither source
     can be reached.
     """
-    named = f"folder={str(folder)!r}" if folder else f"{VARIABLE}={os.environ.get(VARIABLE)!r}"
+    how = "folder" if folder else VARIABLE
     folder = folder or os.environ.get(VARIABLE)
-    if folder:
-        folder = Path(folder).expanduser()
-        train = [folder / name for name in _FILES[:-1] if (folder / name).is_file()]
-        if not train or not (folder / _FILES[-1]).is_file():
-            hint = f"; it is in {folder / FOLDER}" if (folder / FOLDER).is_dir() else ""
-            raise DataError(
-                f"no CIFAR-10 in {folder} ({named}): it needs test_batch.bin and at least one of data_batch_1.bin … "
-                f"data_batch_5.bin, the files of the binary archive {SOURCES[0]}{hint}"
-            )
-    else:
-        folder = fetch_cifar10(cache)
-        train = [folder / name for name in _FILES[:-1]]
-    parts = [_records(path) for path in train]
-    x, y = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return (x, y, *_records(folder / _FILES[-1]))
+    place = Path(folder).expanduser() if folder else fetch_cifar10(cache)
+    *train, test = (place / name for name in _FILES)
+    train = [path for path in train if path.is_file()]
+    if not train or not test.is_file():
+        hint = f"; it is in {place / FOLDER}" if (place / FOLDER).is_dir() else ""
+        raise DataError(
+            f"no CIFAR-10 in {place} ({how}={str(folder)!r}): it needs test_batch.bin and at least one of "
+            f"data_batch_1.bin … data_batch_5.bin, the files of the binary archive {SOURCES[0]}{hint}"
+        )
+    x, y = (np.concatenate(column) for column in zip(*map(_records, train), strict=True))
+    return (x, y, *_records(test))
 
 
 def _records(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if not _whole(path):
-        size = path.stat().st_size
+        whole, rest = divmod(path.stat().st_size, _RECORD)
         raise DataError(
-            f"{path} is truncated: {size:,} bytes are {size // _RECORD:,} whole records of {_RECORD:,} bytes "
-            f"and {size % _RECORD:,} bytes more; fetch it again"
+            f"{path} is truncated: {whole:,} records of {_RECORD:,} bytes and {rest:,} more; fetch it again"
         )
     records = np.fromfile(path, dtype=np.uint8).reshape(-1, _RECORD)
     labels = records[:, 0].astype(np.int64)

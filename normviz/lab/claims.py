@@ -306,10 +306,11 @@ def ledger(folder=None) -> list[tuple[Claim, Finding]]:
 #: What others measured where we cannot; quoted, not checked.
 AT_SCALE = (
     "At scale, measured by others on ImageNet: DL-ViT/BN-ViT, an unofficial implementation of the paper (DeiT-Tiny, "
-    "300 epochs, one seed, FFN-BN before the activation), has LN at 71.90 %, BN at 68.71 % and BN with FFN-BN at 69.05 %, "
-    "and saw no crash; Dynamic Token Normalization (Shao et al., ICLR 2022) a ViT-S at 79.9 % with LN and 77.3 % with "
-    "BN. Wang et al. (NeurIPS 2022) find BN's trouble in transformers in the gap between its training and its "
-    "inference statistics, Unified Normalization (Yang et al., 2022) in statistics that fluctuate and in outliers."
+    "300 epochs, one seed, FFN-BN before the activation), has LN at 71.90 %, BN at 68.71 % and BN with FFN-BN at "
+    "69.05 %, and saw no crash; Dynamic Token Normalization (Shao et al., ICLR 2022) a ViT-S at 79.9 % with LN and "
+    "77.3 % with BN. Wang et al. (NeurIPS 2022) find BN's trouble in transformers in the gap between its training and "
+    "its inference statistics, Unified Normalization (Yang et al., 2022) in statistics that fluctuate and in "
+    "outliers."
 )
 
 

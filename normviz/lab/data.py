@@ -55,30 +55,25 @@ class Images:
         Raises ValueError, naming the argument, for shapes that do not go together, labels that are not whole numbers
         from 0 to classes - 1, values that are not finite, and where no image would be left on one side.
         """
-        x, y = _pictures("x", x), _labels("y", y)
+        x, y = _pictures("x", x), _labels("y", y, len(x))
         if (test_x is None) != (test_y is None):
             raise ValueError("test_x and test_y go together; one of them is missing")
-        if len(x) != len(y):
-            raise ValueError(f"x has {len(x):,} images and y {len(y):,} labels: they must be as many")
         if test_x is None:
             order = torch.from_numpy(np.random.RandomState(0).permutation(len(x)))
             apart = len(x) - len(x) // 6
             (x, test_x), (y, test_y) = ((part[order[:apart]], part[order[apart:]]) for part in (x, y))
         else:
-            test_x, test_y = _pictures("test_x", test_x), _labels("test_y", test_y)
-        if not len(x) or not len(test_x) or len(test_x) != len(test_y):
-            raise ValueError(
-                f"{len(x)} images to train on, {len(test_x)} to test on with {len(test_y)} labels: each needs one, and "
-                "a label for every image"
-            )
+            test_x = _pictures("test_x", test_x)
+            test_y = _labels("test_y", test_y, len(test_x))
+        if not len(x) or not len(test_x):
+            raise ValueError(f"x: {len(x)} images to train on and {len(test_x)} to test on; each needs one at least")
         if x.shape[1:] != test_x.shape[1:] or x.dtype != test_x.dtype:
             raise ValueError(f"test_x is {_words(test_x)} and x {_words(x)}: only the number of images may differ")
-        classes = int(max(y.max(), test_y.max())) + 1 if classes is None else classes
-        if min(y.min(), test_y.min()) < 0 or max(y.max(), test_y.max()) >= classes or classes < 2:
-            low, high = (int(each(s)) for each, s in ((min, (y.min(), test_y.min())), (max, (y.max(), test_y.max()))))
-            raise ValueError(
-                f"y has labels from {low} to {high}; it takes whole numbers from 0 to classes - 1 = {classes - 1}"
-            )
+        low, high = (int(v) for v in torch.cat((y, test_y)).aminmax())
+        classes = high + 1 if classes is None else classes
+        if low < 0 or high >= classes or classes < 2:
+            takes = f"whole numbers from 0 to classes - 1 = {classes - 1}, two classes at least"
+            raise ValueError(f"y has labels from {low} to {high}; it takes {takes}")
         return cls(name, x, y, test_x, test_y, *_moments(x), classes)
 
     @property
@@ -117,10 +112,10 @@ def _pictures(name: str, values) -> Tensor:
     return x
 
 
-def _labels(name: str, values) -> Tensor:
+def _labels(name: str, values, count: int) -> Tensor:
     y = _tensor(name, values)
-    if y.ndim != 1 or y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
-        raise ValueError(f"{name} is {_words(y)}; it takes whole numbers (N,)")
+    if y.shape != (count,) or y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+        raise ValueError(f"{name} is {_words(y)}; it takes whole numbers ({count},), one an image")
     return y.long()
 
 

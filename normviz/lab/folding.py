@@ -101,16 +101,13 @@ def _scale_and_shift(norm: nn.Module, name: str) -> tuple[Tensor, Tensor]:
     if isinstance(layer, PRepBN) and layer.ln_weight == 0:  # BN(x) + ηx is a straight line too
         scale, shift = _scale_and_shift(layer.bn, name)
         return scale + layer.eta.double(), shift
-    if any(isinstance(part, Cap) for part in layer.modules()):
-        raise ValueError(
-            f"{name} holds a Cap, which shortens a token by its own length: that is not linear in x, and a Linear "
-            f"cannot take it over. Only BatchNorm in evaluation can be folded"
-        )
-    if isinstance(layer, _PER_TOKEN):
-        raise ValueError(
-            f"{name} holds {type(layer).__name__}, whose statistics depend on the token: they are not known before "
-            f"it arrives, and no constant weights can stand for them. Only BatchNorm in evaluation can be folded"
-        )
+    part = next((part for part in layer.modules() if isinstance(part, Cap)), layer)
+    why = {
+        Cap: "which shortens a token by its own length: that is not linear in x, and a Linear cannot take it over",
+        **dict.fromkeys(_PER_TOKEN, "whose statistics depend on the token: no constant weights can stand for them"),
+    }.get(type(part))
+    if why:
+        raise ValueError(f"{name} holds {type(part).__name__}, {why}; only BatchNorm in evaluation can be folded")
     if not isinstance(layer, _BATCH):
         raise ValueError(f"{name} holds {type(layer).__name__}; only BatchNorm in evaluation can be folded")
     if layer.running_mean is None:

@@ -34,8 +34,6 @@ from normviz.lab.folding import fold
 from normviz.lab.history import encode
 from normviz.lab.models.vit import ViT
 
-CLOCKS = {"one": "CPU time of the thread", "many": "wall clock", "cuda": "CUDA events"}
-
 
 class Ratio(NamedTuple):
     """Ratio of two times over rounds: median, quartiles, and a 95 % bootstrap interval of the median."""
@@ -99,7 +97,7 @@ def paired(
     for i in range(rounds):
         for name in list(calls) if i % 2 == 0 else reversed(list(calls)):
             seconds[name].append(clock(calls[name], repeats[name]))
-        if tell is not None:
+        if tell:
             tell(f"round {i + 1} of {rounds}")
     return Paired({name: np.array(values) for name, values in seconds.items()})
 
@@ -141,19 +139,17 @@ def threads(number: int | None) -> Iterator[int]:
 
 def environment(device="cpu") -> dict:
     """What a timing depends on: device, cores, threads, load, versions."""
-    device = torch.device(device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
-    clock = "cuda" if device.type == "cuda" else "one" if torch.get_num_threads() == 1 else "many"
-    versions = {}
+    device, one = torch.device(device), torch.get_num_threads() == 1
+    gpu, versions = device.type == "cuda", {}
     for package in ("torch", "numpy", "transformers", "timm", "vit-pytorch"):
         with suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
     return {
-        "device": device.type, "clock": CLOCKS[clock], "name": name, "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None, "precision": "float32",
-        "matmul_precision": torch.get_float32_matmul_precision(), "python": platform.python_version(),
-        "versions": versions,
+        "device": device.type, "clock": "CUDA events" if gpu else "CPU time of the thread" if one else "wall clock",
+        "name": torch.cuda.get_device_name(device) if gpu else _cpu_name(), "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(), "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "precision": "float32", "matmul_precision": torch.get_float32_matmul_precision(),
+        "python": platform.python_version(), "versions": versions,
     }  # fmt: skip
 
 
@@ -298,8 +294,8 @@ def time_networks(
 ) -> Paired:
     """Inference of all variants of a network on `batch` images, timed in turn, eager or compiled (a key of MODES)."""
     torch.compiler.reset()  # each model counts as a recompilation of the same forward, and there is a limit
-    options = {"channels": 1, "size": 8} | NETWORKS[name]
-    x = torch.randn(batch, options["channels"], options["size"], options["size"], device=device)
+    size = NETWORKS[name].get("size", 8)
+    x = torch.randn(batch, NETWORKS[name].get("channels", 1), size, size, device=device)
     calls = {}
     for variant in variants:
         model = network(name, variant, device)
@@ -330,11 +326,7 @@ def measure_costs(
     """
     device = torch.device(device)
     problem = "left out on demand" if not compiled else compile_problem(device)
-    modes = [
-        "eager",
-        *([] if problem else ["compiled"]),
-        *(["cuda-graphs"] if device.type == "cuda" and not problem else []),
-    ]
+    modes = ["eager"] if problem else ["eager", "compiled", "cuda-graphs"][: 3 if device.type == "cuda" else 2]
     grid = {name: values[:1] for name, values in GRID.items()} if quick else GRID
     with threads(number_of_threads):
         record = measure_layers(grid, device=device, number_of_threads=None, rounds=3 if quick else 7, tell=tell)
@@ -355,12 +347,11 @@ def measure_costs(
 
 
 def _row(name: str, batch: int, mode: str, took: Paired) -> dict:
-    both = {"folded", "removed"} <= set(took.seconds)
     return {
         "network": name, "batch": batch, "mode": mode,
         "seconds": {variant: took.median(variant) for variant in took.seconds},
         "ratio_to_ln": {variant: took.ratio(variant, "ln")._asdict() for variant in took.seconds},
-        "folded_to_removed": took.ratio("folded", "removed")._asdict() if both else None,
+        "folded_to_removed": took.ratio("folded", "removed")._asdict() if "removed" in took.seconds else None,
     }  # fmt: skip
 
 
