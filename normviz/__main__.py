@@ -42,6 +42,10 @@ def train(options) -> int:
     from normviz.arms import KINDS
     from normviz.lab import train as run
     from normviz.lab import verdict
+    from normviz.lab.checkpoint import checkpoints
+
+    if options.resume and options.out and not checkpoints(options.out):
+        print(f"{options.out} holds no checkpoint yet: starting at step 0")
 
     history = run(
         recipe, out=options.out, resume=options.resume, checkpoint_every=options.checkpoint_every,
@@ -52,8 +56,8 @@ def train(options) -> int:
         again = "the same command with --resume goes on" if options.out else "with --out it could be resumed"
         print(f"{recipe.title}: stopped after {history.meta['stopped']} of {recipe.steps} steps; {again}")
         return STOPPED
-    found = verdict(history)
-    print(f"{recipe.title}: {KINDS[found.kind].word} ({found.why})")
+    judged = verdict(history)
+    print(f"{recipe.title}: {KINDS[judged.kind].word} ({judged.why})")
     return 0
 
 

@@ -154,4 +154,4 @@ def test_runs_with_an_intervention_are_no_runs_as_they_are(tmp_path):
         run(preset("heavy", "ln", 101)),
     ]
     found = finding("can crash", runs)
-    assert "is slow in GELU with jitter (1 runs)" in found.sentence and "never starts" not in found.sentence
+    assert "is slow in GELU with jitter (1 run)" in found.sentence and "never starts" not in found.sentence

@@ -121,7 +121,7 @@ def test_failed_run_is_recorded_and_does_not_stop_the_study(tmp_path):
 def test_record_of_another_grid_is_not_overwritten(tmp_path):
     run_study("own", tmp_path, recipes=GRID[:1], jobs=1, device="cpu", tell=lambda line: None)
     before = (tmp_path / "own.jsonl").read_bytes()
-    with pytest.raises(ValueError, match="holds 1 runs that are not in the study's grid"):
+    with pytest.raises(ValueError, match="holds 1 run that are not in the study's grid"):
         run_study("own", tmp_path, recipes=GRID[1:], jobs=1, device="cpu")
     assert (tmp_path / "own.jsonl").read_bytes() == before
 

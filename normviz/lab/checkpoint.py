@@ -49,7 +49,7 @@ def run_folder(folder, run, resume: bool) -> Iterator[None]:
                 if _LEFT_OVER.fullmatch(file.name):
                     file.unlink()
             kept = checkpoints(folder)
-            _resume(kept, run)
+            resume_run(kept, run)
             if kept and not resume:
                 raise CheckpointError(
                     f"{folder} holds this run up to step {run.step}: resume=True goes on from there, another folder "
@@ -131,7 +131,8 @@ def _compare(path, theirs: History, ours: History) -> None:
             raise CheckpointError(f"checkpoint {path} is of another {what}: {differ}; name another folder")
 
 
-def _resume(paths: list[Path], run) -> None:
+def resume_run(paths: list[Path], run) -> None:
+    """Puts the newest sound one of some checkpoints into a `Training`; none are no error."""
     damaged: list[tuple[Path, str]] = []
     for path in paths:
         try:

@@ -162,7 +162,9 @@ def _crash(runs: Runs) -> Finding:
         "not finite": "ends with a test loss that is not finite",
     }  # fmt: skip
     seen = [
-        f"{happens[way]} in {listed(dict.fromkeys(where))} ({len(where)} runs)" for way, where in ways.items() if where
+        f"{happens[way]} in {listed(dict.fromkeys(where))} ({len(where)} run{'s' * (len(where) > 1)})"
+        for way, where in ways.items()
+        if where
     ]
     by_itself = f"BN crashed by itself, after having learned, in {listed(dict.fromkeys(own))}." if own else ""
     sentence = by_itself or "No BN run of ours learns and then crashes by itself where LN trains."
@@ -183,16 +185,16 @@ def _blame(runs: Runs) -> Finding:
     """By study `slot`: to blame only if every arm that leaves the FFN un-normalized trains less often."""
     slots = {REGIMES[name]: slot(runs, name) for name in ("heavy", "swiglu")}
     parts = (
-        f"{words}: {'; '.join(f'{SLOTS[arm]} {outcome(these)}' for arm, these in found.runs.items())}"
-        for words, found in slots.items()
+        f"{words}: {'; '.join(f'{SLOTS[arm]} {outcome(these)}' for arm, these in group.runs.items())}"
+        for words, group in slots.items()
     )
     # An arm that leaves the FFN as it is and trains as often as the cured one acquits it
     acquits = [
         SLOTS[arm]
         for arm in ("bn+gain", "bn+embedln")
-        if any(trained(found.runs[arm]) >= trained(found.runs["bn+ffnbn"]) for found in slots.values())
+        if any(trained(group.runs[arm]) >= trained(group.runs["bn+ffnbn"]) for group in slots.values())
     ]
-    blamed = {words: found.ffn_to_blame for words, found in slots.items()}
+    blamed = {words: group.ffn_to_blame for words, group in slots.items()}
     where, _ = split(blamed)
     sentence = f"It is in {listed(where)}" if where else "Not by itself"
     if acquits:

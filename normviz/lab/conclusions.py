@@ -65,10 +65,10 @@ class Runs:
         Raises LookupError where it is not recorded.
         """
         fields |= {"arm": arm} if name is None else {"arm": arm, "name": name}
-        found = [run for run in self.all(study) if has(run, fields)]
-        if not found:
+        group = [run for run in self.all(study) if has(run, fields)]
+        if not group:
             raise LookupError(f"study {study!r} has no run of arm {arm!r}")
-        return found
+        return group
 
     def maybe(self, *arguments, **fields) -> list[History]:
         """The same, empty where nothing is recorded."""
@@ -151,14 +151,14 @@ Parts = Iterator[tuple[str, str]]  # what a study says, and its numbers, piece b
 def _memory(runs: Runs, *names: str) -> Parts:
     words = {"main": "the main cause", "part": "a part of the cause", "no": "not the cause", "open": "not decided"}
     for name in names:
-        found = memory(runs, name)
-        alone = "and is enough by itself to stall LN" if found.enough else "and does not stall LN by itself"
-        if len(found.poisoned) < 5:
+        result = memory(runs, name)
+        alone = "and is enough by itself to stall LN" if result.enough else "and does not stall LN by itself"
+        if len(result.poisoned) < 5:
             alone = "while LN's part is not recorded in five seeds"
-        closed = ", ".join(f"{100 * part:.0f}" for part in found.closed)
-        sets = "; ".join(f"{of} {outcome(these)}" for of, these in found.runs.items() if these)
+        closed = ", ".join(f"{100 * part:.0f}" for part in result.closed)
+        sets = "; ".join(f"{of} {outcome(these)}" for of, these in result.runs.items() if these)
         yield (
-            f"in {REGIMES[name]} AdamW's memory is {words[found.cause]} {alone}",
+            f"in {REGIMES[name]} AdamW's memory is {words[result.cause]} {alone}",
             f"{REGIMES[name]}, trained and test accuracy: {sets}; gap closed, by seed: {closed} %",
         )
 
@@ -195,10 +195,10 @@ def prediction(runs: Runs) -> list[tuple[str, str, float, float]]:
         start = preset(regime)
         for arm in dict.fromkeys(run.recipe.arm for run in runs.all("initial")):
             of_arm = (runs.maybe(study, arm, regime) for study in (regime, "slot", "memory-deep", "successors"))
-            found = {run.recipe.seed: run for each in of_arm for run in of_setting(each, {}, regime)}.values()
-            if found:
+            group = {run.recipe.seed: run for each in of_arm for run in of_setting(each, {}, regime)}.values()
+            if group:
                 gradient = growth(runs, arm, start.ffn, start.sigma).medians[start.depth]
-                rows.append((regime, arm, gradient, trained(found) / len(found)))
+                rows.append((regime, arm, gradient, trained(group) / len(group)))
     return rows
 
 
@@ -243,19 +243,19 @@ class Slot(NamedTuple):
 
 def slot(runs: Runs, regime: str) -> Slot:
     """Study `slot` in a regime.  Raises LookupError where an arm is not recorded in two seeds."""
-    found = {arm: runs("slot", arm, regime) for arm in SLOTS}
-    if short := [arm for arm, these in found.items() if len(these) < 2]:
+    group = {arm: runs("slot", arm, regime) for arm in SLOTS}
+    if short := [arm for arm, these in group.items() if len(these) < 2]:
         raise LookupError(f"study 'slot' has one run of {', '.join(short)}")
-    return Slot(found)
+    return Slot(group)
 
 
 def _slot(runs: Runs) -> Parts:
     for name in ("heavy", "swiglu"):
-        found = slot(runs, name)
-        needed = "a norm in the FFN beats a constant gain" if found.beats("bn+gain") else "a constant gain does as well"
-        place = "its place matters" if found.beats("bn+ffnbn-before") else "its place does not matter for sure"
-        blame = "to blame" if found.ffn_to_blame else "not to blame by itself"
-        sets = "; ".join(f"{SLOTS[arm]} {outcome(these)}" for arm, these in found.runs.items())
+        group = slot(runs, name)
+        needed = "a norm in the FFN beats a constant gain" if group.beats("bn+gain") else "a constant gain does as well"
+        place = "its place matters" if group.beats("bn+ffnbn-before") else "its place does not matter for sure"
+        blame = "to blame" if group.ffn_to_blame else "not to blame by itself"
+        sets = "; ".join(f"{SLOTS[arm]} {outcome(these)}" for arm, these in group.runs.items())
         yield (
             f"in {REGIMES[name]} {needed}, {place}, and the un-normalized FFN is {blame}",
             f"{REGIMES[name]}: {sets}",
@@ -265,15 +265,15 @@ def _slot(runs: Runs) -> Parts:
 def _longer(runs: Runs) -> Parts:
     slow = False
     for name, (arm, words) in product(("heavy", "swiglu"), ARM_WORDS.items()):
-        found = {steps: runs.maybe("longer", arm, name, steps=steps) for steps in LENGTHS}
-        found = {steps: these for steps, these in found.items() if len(these) == len(JUDGED)}
-        if not found:
+        group = {steps: runs.maybe("longer", arm, name, steps=steps) for steps in LENGTHS}
+        group = {steps: these for steps, these in group.items() if len(these) == len(JUDGED)}
+        if not group:
             raise LookupError("study 'longer' is still to be run")
-        last, these = max(found.items())
+        last, these = max(group.items())
         end = "fails" if last == LENGTHS[-1] else "is not decided"
         state = f"is slow, and trains in {last:,}" if trained(these) == len(these) else f"{end} after {last:,}"
         slow = slow or last > LENGTHS[0]
-        lengths = ", ".join(f"{steps:,} steps {trained_of(each)}" for steps, each in found.items())
+        lengths = ", ".join(f"{steps:,} steps {trained_of(each)}" for steps, each in group.items())
         yield (
             f"{words} in {REGIMES[name]} {state} steps" if last > LENGTHS[0] else "",
             f"{REGIMES[name]}, {words}: {lengths}; last: {fates(these)}, {spread(accuracies(these))}",
@@ -312,27 +312,27 @@ def _successors(runs: Runs) -> Parts:
     replaces: dict[str, list[str]] = {}
     for name, arm in product(("heavy", "swiglu", "deep"), ("dyt", "derf", "prepbn", "rbn")):
         rival = of_setting(runs.maybe("memory-deep" if name == "deep" else "memory", "ln", name), {}, name)
-        found = runs.maybe("successors", arm, name)
-        pairs = paired(found, rival)
+        group = runs.maybe("successors", arm, name)
+        pairs = paired(group, rival)
         if len(pairs) < 2:
             continue
-        gap = difference(found, rival)
-        if trained(found) >= trained([two for _, two in pairs]) and gap.word in ("level", "ahead"):
+        gap = difference(group, rival)
+        if trained(group) >= trained([two for _, two in pairs]) and gap.word in ("level", "ahead"):
             replaces.setdefault(arm, []).append(REGIMES[name])
-        yield "", f"{REGIMES[name]}, {arm}: {fates(found)}, {gap.points} points to LN ({gap.word})"
+        yield "", f"{REGIMES[name]}, {arm}: {fates(group)}, {gap.points} points to LN ({gap.word})"
     words = "; ".join(f"{arm} replaces LN in {', '.join(where)}" for arm, where in replaces.items())
     yield words or "none of them is sure to replace LN", ""
 
 
 def _ghost(runs: Runs) -> Parts:
     for name, clip in product(("heavy", "swiglu"), (None, 1.0)):
-        found = runs.maybe("ghost", "bn", name, clip=clip)
-        if len(found) < 8:
+        group = runs.maybe("ghost", "bn", name, clip=clip)
+        if len(group) < 8:
             continue
         by_size: dict[int, list[History]] = {}
-        for run in sorted(found, key=lambda run: run.recipe.ghost_tokens or 4096):
+        for run in sorted(group, key=lambda run: run.recipe.ghost_tokens or 4096):
             by_size.setdefault(run.recipe.ghost_tokens or 4096, []).append(run)
-        value = rank_correlation([run.recipe.ghost_tokens or 4096 for run in found], accuracies(found))
+        value = rank_correlation([run.recipe.ghost_tokens or 4096 for run in group], accuracies(group))
         cells = ", ".join(f"N = {n:,} {spread(accuracies(cell))}" for n, cell in by_size.items())
         cause = "is a cause" if value.high < 0 else "is no cause to be seen"
         numbers = f"Spearman {value.mean:.2f} [{value.low:.2f}, {value.high:.2f}]".replace("-", "−")
@@ -345,11 +345,11 @@ def _ghost(runs: Runs) -> Parts:
 def _half(runs: Runs) -> Parts:
     ends: dict[int, dict[str, tuple[int, int]]] = {}
     for batch, arm in product(sorted({run.recipe.batch for run in runs.all("half")}), ARM_WORDS):
-        found = runs.maybe("half", arm, batch=batch)
-        bad = [run for run in found if run.meta["first_nonfinite"] is not None or lost_in_evaluation(run)]
+        group = runs.maybe("half", arm, batch=batch)
+        bad = [run for run in group if run.meta["first_nonfinite"] is not None or lost_in_evaluation(run)]
         learned = sum(min(run.loss, default=math.inf) < run.chance / 2 for run in bad)
-        ends.setdefault(batch, {})[arm] = learned, len(found)
-        yield "", f"batch {batch}, {arm}: {len(bad)} of {len(found)} not finite, {learned} after having learned"
+        ends.setdefault(batch, {})[arm] = learned, len(group)
+        yield "", f"batch {batch}, {arm}: {len(bad)} of {len(group)} not finite, {learned} after having learned"
     crash = [
         str(batch)
         for batch, of in ends.items()
@@ -361,14 +361,14 @@ def _half(runs: Runs) -> Parts:
 
 def _cifar10(runs: Runs) -> Parts:
     for name, words in (("cifar10-tame", "GELU"), ("cifar10-swiglu", "SwiGLU")):
-        found = {arm: runs("cifar10-judged", arm, name) for arm in ARM_WORDS}
-        gaps = {arm: difference(found[arm], found["ln"]) for arm in ("bn", "bn+ffnbn")}
-        some = found["ln"][0]
-        sets = "; ".join(f"{arm} {fates(these)}, {spread(accuracies(these))}" for arm, these in found.items())
+        group = {arm: runs("cifar10-judged", arm, name) for arm in ARM_WORDS}
+        gaps = {arm: difference(group[arm], group["ln"]) for arm in ("bn", "bn+ffnbn")}
+        some = group["ln"][0]
+        sets = "; ".join(f"{arm} {fates(these)}, {spread(accuracies(these))}" for arm, these in group.items())
         images = f"{some.meta['train_images']:,} of 50,000 training images, {some.recipe.steps} steps"
         yield (
             "; ".join(f"{ARM_WORDS[a]} with {words} {g.word} ({g.points} points to LN)" for a, g in gaps.items()),
-            f"{words} ({images}, {len(found['ln'])} seeds): {sets}",
+            f"{words} ({images}, {len(group['ln'])} seeds): {sets}",
         )
 
 

@@ -1,4 +1,4 @@
-"""What a run leaves behind: one object, plain numbers, readable by anything that reads JSON."""
+"""The record of a run: one object, plain numbers, readable by anything that reads JSON."""
 
 from __future__ import annotations
 

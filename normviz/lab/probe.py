@@ -116,32 +116,32 @@ class Probe:
     @torch.no_grad()
     def record(self, step: int) -> None:
         """Adds a row for `step`, with the gradients as they are now (unscaled, not yet clipped)."""
-        seen, self._seen, found = self._seen, {}, {}
+        seen, self._seen, values = self._seen, {}, {}
         for site in ("norm1", "norm2", "stream"):
             squares = torch.stack(seen[site]).flatten(1)  # (depth, N)
-            found[f"{site}_outlier"] = (squares.amax(1) / squares.mean(1)).sqrt_()
+            values[f"{site}_outlier"] = (squares.amax(1) / squares.mean(1)).sqrt_()
         square, low, high = (torch.stack(column) for column in zip(*seen["hidden"], strict=True))
-        found["hidden_rms"], found["hidden_max"] = square.sqrt_(), torch.maximum(-low, high)
-        found["ffn_rms"] = torch.stack(seen["ffn"]).sqrt_()
-        found["attention_entropy"] = attention_entropy(torch.stack(seen["q"]), torch.stack(seen["k"]))
+        values["hidden_rms"], values["hidden_max"] = square.sqrt_(), torch.maximum(-low, high)
+        values["ffn_rms"] = torch.stack(seen["ffn"]).sqrt_()
+        values["attention_entropy"] = attention_entropy(torch.stack(seen["q"]), torch.stack(seen["k"]))
         # BatchNorm worked out the batch's variance already: running = (1 − m)·before + m·batch
         before, running = torch.stack(seen["before"]), torch.stack(seen["after"])  # (depth, D)
         batch = ((running - (1 - self.momentum) * before) / self.momentum).clamp_min_(1e-30)
-        found["running_gap"] = (running / batch).log_().abs_().median(1).values
+        values["running_gap"] = (running / batch).log_().abs_().median(1).values
         in_blocks, norms = set(), []
         for block in self.model.blocks:
             gradients = [p.grad for p in block.parameters() if p.grad is not None]
             in_blocks.update(map(id, block.parameters()))
             norms.append(torch.stack(torch._foreach_norm(gradients)).norm())
-        found["grad_norm"] = torch.stack(norms)
+        values["grad_norm"] = torch.stack(norms)
         rest = [p.grad for p in self.model.parameters() if id(p) not in in_blocks and p.grad is not None]
-        total = torch.cat([found["grad_norm"], torch.stack(torch._foreach_norm(rest))]).norm()
+        total = torch.cat([values["grad_norm"], torch.stack(torch._foreach_norm(rest))]).norm()
         # One transfer from the device for everything
-        flat = torch.cat([*found.values(), total[None]]).tolist()
+        flat = torch.cat([*values.values(), total[None]]).tolist()
         depth = len(norms)
         self.columns["step"].append(step)
         self.columns["grad_norm_total"].append(flat[-1])
-        for i, name in enumerate(found):
+        for i, name in enumerate(values):
             self.columns[name].append(flat[i * depth : (i + 1) * depth])
         self._before = [[p.detach().clone() for p in block.parameters()] for block in self.model.blocks]
 

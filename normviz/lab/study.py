@@ -170,7 +170,7 @@ def _recorded(path: Path, recipes: tuple[Recipe, ...]) -> dict[Recipe, dict]:
     rows = _rows(path)
     if strange := set(rows) - set(recipes):
         raise ValueError(
-            f"{path} holds {len(strange)} runs that are not in the study's grid, such as "
+            f"{path} holds {len(strange)} run{'s' * (len(strange) > 1)} that are not in the study's grid, such as "
             f"{min(strange, key=str).title}: the grid has changed; move the record away and run it anew"
         )
     content = path.read_bytes()
@@ -181,13 +181,13 @@ def _recorded(path: Path, recipes: tuple[Recipe, ...]) -> dict[Recipe, dict]:
 
 def _borrowed(path: Path, wanted: set[Recipe]) -> dict[Recipe, dict]:
     """Runs of other studies in the same folder: a run is its recipe, whatever it was run for."""
-    found = {}
+    borrowed = {}
     for other in sorted(path.parent.glob("*.jsonl")):
         study = STUDIES.get(other.stem)
         if other != path and study and study.keep is None and not study.looks and wanted & set(study.recipes):
             rows = _rows(other)
-            found |= {recipe: rows[recipe] for recipe in wanted & set(rows) if "error" not in rows[recipe]}
-    return found
+            borrowed |= {recipe: rows[recipe] for recipe in wanted & set(rows) if "error" not in rows[recipe]}
+    return borrowed
 
 
 def _append(path: Path, row: dict) -> None:

@@ -173,7 +173,7 @@ def compile_problem(device="cpu") -> str | None:
             return f"torch.compile needs a C++ compiler on a CPU, and there is no {' or '.join(wanted)} here"
     try:
         torch.compile(lambda x: x * 2 + 1)(torch.ones(2, device=device))
-    except Exception as error:  # whatever the back end lacks: it is told, and the rest is measured
+    except Exception as error:  # whatever the back end lacks: the reason is kept, and the rest is measured
         return f"torch.compile does not work here: {type(error).__name__}: {str(error).splitlines()[0]}"
     return None
 
@@ -245,8 +245,8 @@ def time_layers(batch: int, tokens: int, width: int, *, device="cpu", rounds: in
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name}={value!r} must be an integer >= 1")
     calls = layer_calls(batch * tokens, width, device)
-    found = paired(calls, rounds=rounds, warmup=1, least=3e-4, device=device, tell=tell)
-    seconds = {kind: found.best(kind) for kind in calls} | {"folded": 0.0}
+    took = paired(calls, rounds=rounds, warmup=1, least=3e-4, device=device, tell=tell)
+    seconds = {kind: took.best(kind) for kind in calls} | {"folded": 0.0}
     return {"batch": batch, "tokens": tokens, "width": width, "seconds": seconds}
 
 

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm.auto import tqdm
 
-from normviz.lab.checkpoint import run_folder, save_checkpoint
+from normviz.files import make_writable
+from normviz.lab.checkpoint import checkpoints, resume_run, run_folder, save_checkpoint
 from normviz.lab.data import Batches, Images, load_images
 from normviz.lab.history import History
 from normviz.lab.models import build
@@ -100,9 +101,18 @@ class Training:
         """Clears the optimizer's state: AdamW's means of the gradients and of their squares start anew."""
         self.optimizer.state.clear()
 
+    def save(self, folder) -> None:
+        """Keeps the run as a checkpoint in a folder of its own."""
+        save_checkpoint(make_writable(folder), self)
+
+    def load(self, folder) -> None:
+        """Goes on from the newest sound checkpoint in a folder, if it has any.  Raises CheckpointError as `train` does."""
+        resume_run(checkpoints(folder), self)
+
     def advance(self) -> None:
         """One step; its loss waits on the device until `read`."""
         recipe, step, model = self.recipe, self.step, self.model
+        self.batches.recipe = recipe  # which the reader may have changed
         x, y = self.batches[step]
         if self.on_batch is not None:
             self.on_batch(step, model, x, self.batches)
