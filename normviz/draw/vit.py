@@ -13,12 +13,23 @@ from typing import NamedTuple
 
 import numpy as np
 
-from normviz.draw.common import NOTEBOOK_WIDTH, drawn
+from normviz.draw.common import NOTEBOOK_WIDTH, as_array, drawn
 from normviz.norms import METHODS, ROLES, Method
 from normviz.picture.chart import MARKERS
-from normviz.picture.color import GREY, INK, MUTED, PAPER, mix, readable_on
-from normviz.picture.scene import Box, Label, Scene, Shapes, Strokes, open_path, rect, ring
-from normviz.picture.text import plural
+from normviz.picture.color import (
+    BLUE,
+    GREY,
+    INK,
+    MUTED,
+    PAPER,
+    grey_pixels,
+    mix,
+    readable_on,
+    value_limit,
+    value_pixels,
+)
+from normviz.picture.scene import Box, Label, Raster, Scene, Shapes, Strokes, grid_rects, open_path, rect, rects, ring
+from normviz.picture.text import percent, plural
 
 FFN_TEXT = {"gelu": "GELU", "swiglu": "SiLU(gate) × value"}
 LINEAR, MIXING = "#E6E6E6", "#D9D9D9"  # what has no norm stays grey, so that the slots are what one sees
@@ -300,3 +311,54 @@ def vit_block_scene(*models, block: int = 0) -> Scene:
 
 
 vit_block = drawn(vit_block_scene)
+
+
+def vit_path_scene(image, tokens, after, chances, *, patch: int = 2, blocks: str = "blocks") -> Scene:
+    """One image on its way through a ViT: patches, their tokens, the tokens after the blocks, the classes.
+
+    image: (H, W).  tokens, after: (T, D), a row a patch in reading order.  chances: (classes,), summing to 1.
+    blocks: what stands between the two, such as "4 blocks".  Raises ValueError where there is not a token a patch.
+    """
+    image, tokens, after, chances = (
+        as_array(x, name) for x, name in ((image, "image"), (tokens, "tokens"), (after, "after"), (chances, "chances"))
+    )
+    down, across = (side // patch for side in image.shape)
+    if tokens.shape != after.shape or len(tokens) != down * across:
+        shapes = f"{tokens.shape} and {after.shape}"
+        raise ValueError(f"tokens and after have shapes {shapes}; they take (T, D) with T = {down * across} patches")
+    scene, best, shades = Scene(NOTEBOOK_WIDTH, 244), int(chances.argmax()), grey_pixels(image)
+    whole, pitch = grid_rects(Box(12, 48, 132, 132), down, across), 152 / across
+    scene.items += [Raster(12, 48, 132, 132, shades), Strokes(ring(whole), GREY)]
+    for k in range(len(tokens)):
+        i, j = divmod(k, across)
+        box = Box(183 + pitch * j, 51 + pitch * i, pitch - 6, pitch - 6)
+        cut = shades[patch * i : patch * (i + 1), patch * j : patch * (j + 1)]
+        scene.items += [Raster(*vars(box).values(), cut, f"patch {k}"), Strokes(ring(rect(box)), GREY)]
+    for x, values in ((372, tokens), (664, after)):
+        scene.items.append(Raster(x, 48, 160, 160, value_pixels(values, value_limit(values))))
+    scene.items.append(Shapes(rects(570, 93, 626, 163), [LINEAR], stroke=INK, width=1.0, name="blocks"))
+    scene.items += [Label(598, 126 + 15 * k, word, anchor="middle") for k, word in enumerate(blocks.split())]
+    for k, chance in enumerate(chances):
+        y, high = 48 + 160 / len(chances) * k, 160 / len(chances)
+        bar = rects(878, y + 2, 878 + 56 * chance, y + high - 2)
+        scene.items.append(Shapes(bar, [BLUE], [f"class {k}: {percent(chance)}"], name="chance"))
+        scene.items.append(Label(872, y + high / 2 + 4, str(k), anchor="end", bold=k == best))
+    for x, end in ((148, 176), (336, 366), (536, 566), (630, 660), (830, 858)):
+        tip = np.array([[(end, 128), (end - 7, 124), (end - 7, 132)]])
+        scene.items += [Strokes(open_path([(x, 128), (end - 5, 128)]), INK, 1.3), Shapes(tip, [INK], name="arrow")]
+    size, pieces = "{} × {} features".format(*tokens.shape), f"{len(tokens)} of {patch} × {patch}"
+    for x, name, words in (
+        (78, "image", "{} × {} pixels".format(*image.shape)), (256, "patches", pieces), (452, "tokens", size),
+        (744, "tokens", size), (898, "class", f"{best}: {percent(chances[best])}"),
+    ):  # fmt: skip
+        scene.items += [Label(x, 30, name, 13, "middle", bold=True), Label(x, 232, words, 12, "middle", MUTED)]
+    scene.alt = (
+        "An image of {} × {} pixels is cut into ".format(*image.shape)
+        + f"{len(tokens)} patches. Each becomes a token of "
+        f"{tokens.shape[1]} features, a row of the map. After {blocks} the mean of all tokens says class {best}, with "
+        f"{percent(chances[best])}."
+    )
+    return scene
+
+
+vit_path = drawn(vit_path_scene)

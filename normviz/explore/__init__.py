@@ -13,6 +13,7 @@ from normviz.explore.cost import Cost as cost
 from normviz.explore.epsilon import Epsilon as epsilon
 from normviz.explore.evaluation import Evaluation as evaluation
 from normviz.explore.geometry import Geometry as geometry
+from normviz.explore.gradient import Gradient as gradient  # noqa: F401
 from normviz.explore.groups import Groups as groups
 from normviz.explore.inside import Inside as inside
 from normviz.explore.invariance import Invariance as invariance
