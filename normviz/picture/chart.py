@@ -48,20 +48,21 @@ class Chart:
     ):  # fmt: skip
         self.box, self.x, self.y, self.log_x, self.log_y = box, x, y, log_x, log_y
         self.items: list = []
-        wide, right, bottom = 0.0, box.right, box.bottom
-        for value, text in ticks(y, log_y, y_ticks).items():
-            at = self(x[0], value)[1]
-            self.items.append(Strokes(np.array([[(box.x, at), (right, at)]]), GRID, name="grid"))
-            self.items.append(Label(box.x - 6, at + 4, text, anchor="end", color=MUTED))
-            wide = max(wide, self.items[-1].width)
-        taken = -math.inf
-        for value, text in ticks(x, log_x, x_ticks).items():
-            label = Label(float(self(value, y[0])[0]), bottom + 17, text, anchor="middle", color=MUTED)
-            if label.extent[0] >= taken:  # a text that would run into its neighbour is left out
-                self.items.append(label)
-                taken = label.extent[2] + 4
-        axes = [[(box.x, box.y), (box.x, bottom)], [(box.x, bottom), (right, bottom)]]
-        self.items.append(Strokes(np.array(axes if y_ticks is not False else axes[1:]), INK, 1.0))
+        wide, taken, bottom = 0.0, -math.inf, box.bottom
+        if marks := ticks(y, log_y, y_ticks):
+            grid = np.stack([self(end, list(marks)) for end in x], axis=1)
+            self.items.append(Strokes(grid, GRID, name="grid"))
+            for at, text in zip(grid[:, 0, 1].tolist(), marks.values(), strict=True):
+                self.items.append(Label(box.x - 6, at + 4, text, anchor="end", color=MUTED))
+            wide = max(map(text_width, marks.values()))
+        marks = ticks(x, log_x, x_ticks)
+        for at, text in zip(self(list(marks), y[0])[:, 0].tolist(), marks.values(), strict=True):
+            half = text_width(text) / 2
+            if at - half >= taken:  # a text that would run into its neighbour is left out
+                self.items.append(Label(at, bottom + 17, text, anchor="middle", color=MUTED))
+                taken = at + half + 4
+        corners = np.array([(box.x, box.y), (box.x, bottom), (box.right, bottom)])
+        self.items.append(Strokes(open_path(corners[y_ticks is False :]), INK, 1.0))
         names = [
             Label(box.center[0], bottom + (34 if taken > -math.inf else 18), x_name, anchor="middle"),
             Label(box.x - max(42, wide + 16), box.center[1], y_name, anchor="middle", angle=90),
@@ -71,8 +72,11 @@ class Chart:
 
     def __call__(self, x, y) -> np.ndarray:
         """Points (…, 2) of the sheet; NaN stays NaN."""
-        x, y = np.broadcast_arrays(_along(x, self.x, self.log_x), _along(y, self.y, self.log_y))
-        return np.stack([self.box.x + x * self.box.width, self.box.bottom - y * self.box.height], axis=-1)
+        x, y = _along(x, self.x, self.log_x), _along(y, self.y, self.log_y)
+        points = np.empty((*np.broadcast(x, y).shape, 2))
+        points[..., 0] = self.box.x + x * self.box.width
+        points[..., 1] = self.box.bottom - y * self.box.height
+        return points
 
     def add(self, item):
         """Append an item of one's own, and return it."""
@@ -86,13 +90,12 @@ class Chart:
 
     def dots(self, x, y, style, radius: float = 4.0, *, hollow=None, titles=None, name: str = "") -> Shapes:
         """A marker for each finite value.  hollow: a mask of those that are only outlined."""
-        points = self(x, y).reshape(-1, 2)
-        some = np.flatnonzero(np.isfinite(points).all(axis=1) & np.isfinite(np.ravel(np.broadcast_to(y, len(points)))))
+        points = self(x, np.where(np.isfinite(y), y, np.nan)).reshape(-1, 2)
+        some = np.flatnonzero(np.isfinite(points).all(axis=1))
         item = marker(points[some], style, radius, name)
         if hollow is not None:
             faint = np.broadcast_to(hollow, len(points))[some].tolist()
-            item.fills = [PAPER if h else style.color for h in faint]
-            item.stroke, item.width = INK, 1.2
+            item.fills, item.width = [PAPER if h else style.color for h in faint], 1.2
         item.titles = [titles[i] for i in some] if titles is not None else None
         return self.add(item)
 
@@ -106,13 +109,11 @@ class Chart:
         """
         x, heights = np.broadcast_arrays(np.atleast_1d(np.asarray(x, float)), np.asarray(heights, float))
         some = np.flatnonzero(np.isfinite(heights))
-        at, ends = x[some], heights[some]
-        low, high, start = at - width / 2, at + width / 2, np.full(len(some), float(base))
-        corners = (start, high, ends, low) if lying else (low, ends, high, start)
-        (left, top), (right, bottom) = self(*corners[:2]).T, self(*corners[2:]).T
+        low, high, ends = x[some] - width / 2, x[some] + width / 2, heights[some]
+        corners = (self(base, high), self(ends, low)) if lying else (self(low, ends), self(high, base))
         fills = [fills] * len(some) if isinstance(fills, str) else [fills[i] for i in some]
         titles = [titles[i] for i in some] if titles is not None else None
-        points = rects(left, top, right, bottom)
+        points = rects(*corners[0].T, *corners[1].T)
         return self.add(Shapes(points, fills, titles, stroke=stroke, width=stroke_width, opacity=opacity, name=name))
 
     def band(self, x, low, high, color: str, opacity: float = 0.18, name: str = "") -> Shapes:
@@ -122,31 +123,21 @@ class Chart:
         outline = np.concatenate([self(x[some], low[some]), self(x[some], high[some])[::-1]])
         return self.add(Shapes(outline[None], [color], opacity=opacity, name=name))
 
-    def across(
-        self, y: float, text: str = "", dashed: bool = True, color: str = INK, name: str = "", width=1.4
-    ) -> Strokes:
+    def across(self, y: float, text: str = "", **look) -> Strokes:
         """A horizontal line with its text above or below it, at whichever end has most room.  Draw it last."""
-        line = Strokes(self(list(self.x), y)[None], color, width, dashed, name)
-        (left, at), (right, _) = line.points[0]
-        places = [
-            (right - 2, at - 5, "end"),
-            (left + 6, at - 5, "start"),
-            (right - 2, at + 14, "end"),
-            (left + 6, at + 14, "start"),
-        ]
-        return self._guide(line, text, places, color)
+        (left, at), (right, _) = ends = self(self.x, y)
+        places = [(x, at + dy, anchor) for dy in (-5, 14) for x, anchor in ((right - 2, "end"), (left + 6, "start"))]
+        return self._guide(ends, text, places, **look)
 
-    def upright(
-        self, x: float, text: str = "", dashed: bool = True, color: str = INK, name: str = "", width=1.4
-    ) -> Strokes:
+    def upright(self, x: float, text: str = "", **look) -> Strokes:
         """A vertical line with its text beside its upper or lower end, where most room is.  Draw it last."""
-        line = Strokes(self(x, list(self.y))[None], color, width, dashed, name)
-        (at, bottom), (_, top) = line.points[0]
+        (at, bottom), (_, top) = ends = self(x, self.y)
         places = [(at + dx, y, anchor) for y in (top + 12, bottom - 6) for dx, anchor in ((5, "start"), (-5, "end"))]
-        return self._guide(line, text, places, color)
+        return self._guide(ends, text, places, **look)
 
-    def _guide(self, line: Strokes, text: str, places, color: str) -> Strokes:
+    def _guide(self, ends, text, places, *, dashed=True, color: str = INK, name="", width=1.4) -> Strokes:
         """The line, and its text at the place where it hides least of what is drawn already."""
+        line = Strokes(ends[None], color, width, dashed, name)
         if not text:
             return self.add(line)
         drawn = [item.points for item in self.items if not isinstance(item, Label) and item.name != "grid"]
@@ -173,11 +164,10 @@ def _along(values, ends: tuple[float, float], log: bool) -> np.ndarray:
     """Values as a share of the axis, 0 to 1."""
     values, (low, high) = np.asarray(values, float), ends
     if log:
-        values = np.log10(np.maximum(values, 1e-320))
-        low, high = math.log10(low), math.log10(high)
+        values, low, high = np.log10(np.maximum(values, 1e-320)), math.log10(low), math.log10(high)
     with np.errstate(over="ignore", invalid="ignore"):
         # By halves, which the largest floats need
-        return np.clip((values / 2 - low / 2) / (high / 2 - low / 2 or 1.0), 0.0, 1.0)
+        return np.minimum(np.maximum((values / 2 - low / 2) / (high / 2 - low / 2 or 1.0), 0.0), 1.0)
 
 
 def ticks(ends: tuple[float, float], log: bool, wanted: Mapping[float, str] | bool | None = None) -> dict[float, str]:
@@ -185,21 +175,23 @@ def ticks(ends: tuple[float, float], log: bool, wanted: Mapping[float, str] | bo
     if wanted is not None:
         return dict(wanted) if wanted else {}
     low, high = ends
-    if log:
-        decades = np.arange(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)
-        if len(decades) >= 3:
-            every = max(1, math.ceil((len(decades) - 1) / 8))  # powers of ten, or of so many tens
-            values = 10.0 ** decades[::every]
-        else:
-            around = 10.0 ** np.arange(math.floor(math.log10(low)), math.floor(math.log10(high)) + 1)
-            for digits in ((1, 2, 5), (1, 1.5, 2, 3, 5, 7), ()):
-                values = np.outer(around, digits).ravel() if digits else _round_values(low, high)
-                values = values[(values >= low * (1 - 1e-9)) & (values <= high * (1 + 1e-9))]
-                if len(values) >= 3:
-                    break
-    else:
-        values = _round_values(low, high)
+    values = _round_decades(low, high) if log else _round_values(low, high)
     return {value: number(value, 6) for value in values.tolist()}
+
+
+def _round_decades(low: float, high: float) -> np.ndarray:
+    """Powers of ten, or of so many tens; where there are less than three, round values between them too."""
+    least, most = math.log10(low), math.log10(high)
+    decades = np.arange(math.ceil(least - 1e-9), math.floor(most + 1e-9) + 1)
+    if len(decades) >= 3:
+        return 10.0 ** decades[:: max(1, math.ceil((len(decades) - 1) / 8))]
+    around = 10.0 ** np.arange(math.floor(least), math.floor(most) + 1)
+    for digits in ((1, 2, 5), (1, 1.5, 2, 3, 5, 7), ()):
+        values = np.outer(around, digits).ravel() if digits else _round_values(low, high)
+        values = values[(values >= low * (1 - 1e-9)) & (values <= high * (1 + 1e-9))]
+        if len(values) >= 3:
+            break
+    return values
 
 
 def _round_values(low: float, high: float) -> np.ndarray:
@@ -232,10 +224,10 @@ def legend(entries: Iterable[Any], x: float, y: float, width: float = math.inf, 
             items.append(Strokes(np.array([[(left, y - 4), (left + 26, y - 4)]]), fill, 2.4, entry.dashed, "legend"))
             items.append(marker([(left + 13, y - 4)], entry, name="legend"))
         elif fill:
-            swatch = rects(left, y - 11, left + 14, y + 3) if len(entry) > 2 else rects(left, y - 10, left + 13, y + 2)
+            more = len(entry) - 2  # a letter needs one more pixel
+            swatch = rects(left, y - 10 - more, left + 13 + more, y + 2 + more)
             items.append(Shapes(swatch, [fill], stroke=INK, width=1.0, name="legend"))
-            if len(entry) > 2:
-                items.append(Label(left + 7, y, entry[2], TEXT, "middle", readable_on(fill), bold=True))
+            items += [Label(left + 7, y, letter, TEXT, "middle", readable_on(fill), bold=True) for letter in entry[2:]]
         items.append(Label(left + sign, y, text, color=color))
         left += sign + items[-1].width + 20
     return items
@@ -274,13 +266,10 @@ def histogram(
     area = Box(box.x, top_y, box.width, box.bottom - 20 - top_y)
     chart = Chart(area, (-limit, limit), (0, top), x_ticks=False, y_ticks=False)
     chart.items += [*statistics, *([title] if heading else [])]
-    centres = limit * (2 * (np.arange(BINS) + 0.5) / BINS - 1)
-    for values, style in (
-        (everything, {"fills": GREY, "stroke": None, "name": "histogram-all"}),
-        (chosen, {"fills": fill, "stroke_width": 0.7, "opacity": 0.85, "name": "histogram-set"}),
-    ):
-        heights = shares(values, limit)
-        chart.bars(centres, np.where(heights > 0, heights, np.nan), 0.88 * 2 * limit / BINS, **style)
+    centres, wide = limit * (2 * (np.arange(BINS) + 0.5) / BINS - 1), 0.88 * 2 * limit / BINS
+    heights, inner = (np.where(part > 0, part, np.nan) for part in (shares(everything, limit), shares(chosen, limit)))
+    chart.bars(centres, heights, wide, GREY, stroke=None, name="histogram-all")
+    chart.bars(centres, inner, wide, fill, stroke_width=0.7, opacity=0.85, name="histogram-set")
     for value, text, anchor in ((-limit, signed(-limit), "start"), (0, "0", "middle"), (limit, signed(limit), "end")):
         chart.write(value, 0, text, dy=15, anchor=anchor, color=MUTED)
     if finite.size:

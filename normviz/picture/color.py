@@ -26,14 +26,9 @@ def mix(color: str, other: str, share: float) -> str:
 
 def contrast(color: str, other: str) -> float:
     """Contrast ratio of two colours, 1 to 21 (WCAG 2.1)."""
-
-    def luminance(c):
-        v = rgb(c) / 255
-        v = np.where(v <= 0.03928, v / 12.92, ((v + 0.055) / 1.055) ** 2.4)
-        return float(v @ [0.2126, 0.7152, 0.0722])
-
-    high, low = sorted((luminance(color), luminance(other)), reverse=True)
-    return (high + 0.05) / (low + 0.05)
+    v = np.array([rgb(color), rgb(other)]) / 255
+    low, high = sorted(np.where(v <= 0.03928, v / 12.92, ((v + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722])
+    return float((high + 0.05) / (low + 0.05))
 
 
 @lru_cache
@@ -63,9 +58,8 @@ def hues_of(labels: np.ndarray) -> np.ndarray:
     Sets are products of steps along the three axes, so a step along any one of them changes the hue by 3, 1 or 2
     (mod 7), never by 0.
     """
-    n, c, p = np.ix_(
-        *(np.unique(line, return_inverse=True)[1] for line in (labels[:, 0, 0], labels[0, :, 0], labels[0, 0, :]))
-    )
+    lines = labels[:, 0, 0], labels[0, :, 0], labels[0, 0, :]
+    n, c, p = np.ix_(*(np.unique(line, return_inverse=True)[1] for line in lines))
     return (3 * n + c + 2 * p) % len(HUES)
 
 
@@ -76,9 +70,7 @@ VALUE_FILLS = [
 ]
 _VALUE_RGB = np.array([rgb(fill) for fill in VALUE_FILLS], dtype=np.uint8)  # (101, 3)
 MARKS = {"nan": "×", "+inf": "▲", "-inf": "▼", "high": "+", "low": "–"}
-MARK_NAMES = {
-    "nan": "NaN", "+inf": "+Inf", "-inf": "−Inf", "high": "above the scale", "low": "below the scale",
-}  # fmt: skip
+MARK_NAMES = dict(zip(MARKS, ("NaN", "+Inf", "−Inf", "above the scale", "below the scale"), strict=True))
 
 
 def _levels(values: np.ndarray, limit: float) -> np.ndarray:
@@ -89,16 +81,14 @@ def _levels(values: np.ndarray, limit: float) -> np.ndarray:
 
 def value_fills(values: np.ndarray, limit: float) -> tuple[list[str], list[str]]:
     """Fill and mark ("" for none) of each value in a flat array; the map is symmetric about 0 up to ±limit."""
-    finite = np.isfinite(values)
-    sound = np.where(finite, values, 0.0)
-    levels = _levels(sound, limit).tolist()
-    fills = [VALUE_FILLS[k] if ok else GREY for k, ok in zip(levels, finite.tolist(), strict=True)]
+    fills = [VALUE_FILLS[k] for k in _levels(np.nan_to_num(values), limit).tolist()]
     marks = [""] * len(fills)
-    edge = (limit or 1.0) * (1 + 1e-6)
-    beyond = np.abs(sound) > edge
-    for i in np.flatnonzero(beyond | ~finite).tolist():
-        v = values[i]
-        marks[i] = "nan" if np.isnan(v) else ("high" if v > 0 else "low") if finite[i] else "+inf" if v > 0 else "-inf"
+    for i in np.flatnonzero(~(np.abs(values) <= (limit or 1.0) * (1 + 1e-6))).tolist():  # NaN is among them
+        v = float(values[i])
+        if np.isfinite(v):
+            marks[i] = "high" if v > 0 else "low"
+        else:
+            marks[i], fills[i] = "nan" if v != v else f"{v:+}", GREY
     return fills, marks
 
 
@@ -110,10 +100,10 @@ def value_limit(*arrays: np.ndarray) -> float:
     """
     values = np.abs(np.concatenate([np.ravel(a) for a in arrays]))
     values = values[np.isfinite(values)]
-    if not values.size or values.max() == 0:
+    if not values.any():
         return 1.0
-    usual = float(np.quantile(values, 0.99))
-    return float(values.max()) if values.max() <= 2.5 * usual else usual
+    usual, most = float(np.quantile(values, 0.99)), float(values.max())
+    return most if most <= 2.5 * usual else usual
 
 
 # Images ----------------------------------------------------------------------------------------------------
@@ -129,7 +119,7 @@ def value_pixels(values: np.ndarray, limit: float) -> np.ndarray:
 def photo_pixels(image: np.ndarray, low: float = 0.0, high: float = 1.0) -> np.ndarray:
     """An image (3, h, w), or (h, w) in grey, as uint8 (h, w, 3): `low` is black, `high` is white, beyond is clipped."""
     levels = np.rint(255 * np.clip((np.nan_to_num(image) - low) / (high - low), 0, 1)).astype(np.uint8)
-    return np.stack([levels] * 3, axis=-1) if levels.ndim == 2 else levels.transpose(1, 2, 0).copy()
+    return np.stack([levels] * 3 if levels.ndim == 2 else levels, axis=-1)
 
 
 def grey_pixels(image: np.ndarray) -> np.ndarray:

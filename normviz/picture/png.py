@@ -22,20 +22,14 @@ def draw(scene: Scene, ax) -> None:
         if isinstance(item, Shapes):
             # An edge of the fill's own colour closes the hairlines that antialiasing leaves between faces
             edge = item.stroke if item.stroke and item.width else "face"
-            ax.add_collection(
-                PolyCollection(
-                    item.points, facecolors=item.fills, edgecolors=edge, linewidths=(item.width or 0.3) * POINTS,
-                    alpha=item.opacity, zorder=order,
-                ), autolim=False,
-            )  # fmt: skip
+            faces = PolyCollection(item.points, facecolors=item.fills, edgecolors=edge, alpha=item.opacity,
+                                   linewidths=(item.width or 0.3) * POINTS, zorder=order)  # fmt: skip
+            ax.add_collection(faces, autolim=False)
         elif isinstance(item, Strokes):
             style = (0, (3, 2)) if item.dashed else "solid"
-            ax.add_collection(
-                LineCollection(
-                    item.points, colors=item.color, linewidths=item.width * POINTS, linestyles=style, zorder=order,
-                    capstyle="round",
-                ), autolim=False,
-            )  # fmt: skip
+            lines = LineCollection(item.points, colors=item.color, linewidths=item.width * POINTS, linestyles=style,
+                                   capstyle="round", zorder=order)  # fmt: skip
+            ax.add_collection(lines, autolim=False)
         elif isinstance(item, Label):
             align = {"start": "left", "middle": "center", "end": "right"}[item.anchor]
             ax.text(
@@ -65,11 +59,8 @@ def figure(scene: Scene):
         def _ipython_display_(self):
             from IPython.display import display
 
-            display(
-                {"image/png": compact(png_bytes(self)), "text/plain": self.alt},
-                metadata={"image/png": {"alt": self.alt, "width": scene.width}},
-                raw=True,
-            )
+            bundle = {"image/png": compact(png_bytes(self)), "text/plain": self.alt}
+            display(bundle, metadata={"image/png": {"alt": self.alt, "width": scene.width}}, raw=True)
 
     fig = SceneFigure(figsize=(scene.width / DPI, scene.height / DPI), dpi=DPI, facecolor=PAPER)
     draw(scene, fig.add_axes((0, 0, 1, 1)))
@@ -85,10 +76,9 @@ def png_bytes(fig, dpi: int = DPI) -> bytes:
 
 
 def compact(png: bytes, most: int = 12) -> bytes:
-    """The same picture with a palette of 256 colours, about a third of the bytes: notebooks carry many of them.
+    """The picture, its texts kept, with a palette of 256 colours: a third of the bytes, for notebooks carry many.
 
-    Where that would move a channel of any pixel by more than `most` (of 255), as in a photograph, the picture stays
-    as it is.  Its texts, hence the alt text, are kept.
+    Where that would move a channel of any pixel by more than `most` (of 255), as in a photograph, it stays as it is.
     """
     import numpy as np
     from PIL import Image, PngImagePlugin

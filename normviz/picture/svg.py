@@ -36,8 +36,7 @@ def _shapes(item: Shapes) -> str:
         style += ' pointer-events="visiblePainted"'
     # One format a face, not one a corner: this is the explorer's hot spot
     faces, corners, _ = item.points.shape
-    face = '<path d="M' + "L".join(["%.1f %.1f"] * corners) + 'z" fill="%s"'
-    columns = [item.fills]
+    face, columns = '<path d="M' + "L".join(["%.1f %.1f"] * corners) + 'z" fill="%s"', [item.fills]
     if item.data:
         face += ' data-cell="%s" data-set="%d"'
         columns += [*zip(*item.data, strict=True)]
@@ -82,16 +81,11 @@ def _png(pixels: np.ndarray) -> bytes:
     rows, columns, _ = pixels.shape
     lines = np.zeros((rows, 1 + 3 * columns), np.uint8)  # each begins with its filter: 0, none
     lines[:, 1:] = pixels.reshape(rows, -1)
-    parts = {
-        b"IHDR": struct.pack(">IIBBBBB", columns, rows, 8, 2, 0, 0, 0),  # 8 bits of red, green and blue
-        b"IDAT": zlib.compress(lines.tobytes(), 1),
-        b"IEND": b"",
-    }
-    chunks = (
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        for kind, data in parts.items()
-    )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+    head = struct.pack(">IIBBBBB", columns, rows, 8, 2, 0, 0, 0)  # 8 bits of red, green and blue
+    file = b"\x89PNG\r\n\x1a\n"
+    for part in (b"IHDR" + head, b"IDAT" + zlib.compress(lines.tobytes(), 1), b"IEND"):
+        file += struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part))
+    return file
 
 
 def _raster(item: Raster) -> str:
@@ -106,30 +100,27 @@ def _raster(item: Raster) -> str:
 _WRITERS = {Shapes: _shapes, Strokes: _strokes, Label: _label, Raster: _raster}
 
 
-def _svg(scene: Scene, items: list, attributes: str, paper: bool = True) -> str:
+def _svg(scene: Scene, items: list, style: str, *, alt: bool = True, paper: bool = True) -> str:
     body = "".join(_WRITERS[type(item)](item) for item in items)
     sheet = f'<rect width="100%" height="100%" fill="{PAPER}"/>' if paper else ""
+    attributes = (f'role="img" aria-label="{escape(scene.alt)}"' if alt else 'aria-hidden="true"') + f' style="{style}"'
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{scene.width:g}" height="{scene.height:g}"'
         f' viewBox="0 0 {scene.width:g} {scene.height:g}" font-family="{FONT}" {attributes}>{sheet}{body}</svg>'
     )
 
 
-def _alt(scene: Scene) -> str:
-    return f'role="img" aria-label="{escape(scene.alt)}"'
-
-
 def to_svg(scene: Scene) -> str:
     """The scene as one <svg> element, its alt text as accessible name, on a background of its own."""
-    return _svg(scene, scene.drawn, f'{_alt(scene)} style="background:{PAPER}"')
+    return _svg(scene, scene.drawn, f"background:{PAPER}")
 
 
 def backdrop_svg(scene: Scene) -> str:
     """The backdrop alone, hidden from screen readers: `front_svg` has the alt text."""
-    return _svg(scene, scene.backdrop, f'aria-hidden="true" style="display:block;background:{PAPER}"')
+    return _svg(scene, scene.backdrop, f"display:block;background:{PAPER}", alt=False)
 
 
 def front_svg(scene: Scene) -> str:
     """The items alone, to be laid over `backdrop_svg`; between them, the mouse reaches the cells beneath."""
     place = f"position:absolute;left:0;top:-{scene.height:g}px;pointer-events:none"
-    return _svg(scene, scene.items, f'{_alt(scene)} style="{place}"', paper=False)
+    return _svg(scene, scene.items, place, paper=False)

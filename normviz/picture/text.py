@@ -97,11 +97,7 @@ _BOLD = bytes.fromhex(
 )
 
 
-def _table(widths: bytes) -> dict[str, float]:
-    return {character: width / 100 for character, width in zip(_CHARACTERS, widths, strict=True)}
-
-
-_EM = {False: _table(_PLAIN), True: _table(_BOLD)}
+_EM = [{c: width / 100 for c, width in zip(_CHARACTERS, widths, strict=True)} for widths in (_PLAIN, _BOLD)]
 
 
 @lru_cache(maxsize=4096)
