@@ -15,7 +15,7 @@ import numpy as np
 from normviz.draw.common import as_array
 from normviz.draw.tensors import methods_scene, set_statistics
 from normviz.explore.base import Code, Control, Explorer, Held, given
-from normviz.fields import check, choice, flag, integer, number, unknown
+from normviz.fields import check, choice, flag, integer, number
 from normviz.norms import AXIS_NAMES, LAYOUTS, METHODS, ROLES, Cut, axes_of, cut, divisors, normalize, normalize_steps
 from normviz.norms.cuts import Axes as TensorAxes
 from normviz.picture.block import Cells, block_backdrop, block_cursor, cells_legend, sheet_backdrop, sheet_cursor
@@ -39,15 +39,23 @@ SHEET_CELLS = 2048  # that the unfolded view can show so that the eye still tell
 class Part(NamedTuple):
     """What is normalized, and how: all that the numbers depend on.
 
-    x: of the reader's, or None for the digits; sizes: of the part shown; sets: the method, bound to these sizes.
+    x: of the reader's, or None for the digits; sets: the method, bound to the sizes of the part shown.
     """
 
     x: Held | None
-    sizes: tuple[int, ...]
     sets: Cut
     eps: float
     gamma: float
     beta: float
+
+    def snippet(self, dtype) -> str:
+        """The same in torch."""
+        return self.sets.snippet(self.eps, self.gamma, self.beta, double=dtype == np.float64)
+
+    def affine(self, dtype) -> dict[str, np.ndarray | None]:
+        """γ and β everywhere; RMSNorm has no bias in torch, nor here."""
+        weight, bias = (np.full(self.sets.affine_shape, value, dtype) for value in (self.gamma, self.beta))
+        return {"weight": weight, "bias": bias if self.sets.row.centred else None}
 
 
 class Reading(NamedTuple):
@@ -70,24 +78,16 @@ class Reading(NamedTuple):
 @lru_cache(maxsize=32)
 def tensor(x: Held | None, sizes: tuple[int, ...]) -> np.ndarray:
     """The first part of the reader's tensor, or of the digits."""
-    if x is None:
-        return digit_features(*sizes)
-    return np.ascontiguousarray(x.value[tuple(map(slice, sizes))])
-
-
-def affine(part: Part, dtype) -> dict[str, np.ndarray | None]:
-    """γ and β everywhere; RMSNorm has no bias in torch, nor here."""
-    weight, bias = (np.full(part.sets.affine_shape, value, dtype) for value in (part.gamma, part.beta))
-    return {"weight": weight, "bias": bias if part.sets.row.centred else None}
+    return digit_features(*sizes) if x is None else np.ascontiguousarray(x.value[tuple(map(slice, sizes))])
 
 
 @lru_cache(maxsize=32)
 def steps_of(part: Part) -> tuple[dict[str, np.ndarray], float, str]:
     """The four steps in float64, their scale's limit, and why there are none: a method may refuse, as torch does."""
-    x = tensor(part.x, part.sizes).astype(float)
+    x = tensor(part.x, part.sets.shape).astype(float)
     try:
         with np.errstate(all="ignore"):  # NaN and Inf are the reader's own
-            steps = normalize_steps(x, part.sets, eps=part.eps, **affine(part, float))
+            steps = normalize_steps(x, part.sets, eps=part.eps, **part.affine(float))
     except ValueError as error:
         return dict.fromkeys(STEPS, x), value_limit(x), str(error)
     return {name: getattr(steps, name) for name in STEPS}, value_limit(x, steps.affine), ""
@@ -100,22 +100,18 @@ def deviation(part: Part) -> float:
     """
     import torch
 
-    x, threads = tensor(part.x, part.sizes), torch.get_num_threads()
+    x, threads = tensor(part.x, part.sets.shape), torch.get_num_threads()
     names = {"nn": torch.nn, "x": torch.from_numpy(x)}
     torch.set_num_threads(1)  # for a few hundred numbers, waking a second thread costs more than the sum
     try:
-        exec(snippet(part, x.dtype), names)
+        exec(part.snippet(x.dtype), names)
     finally:
         torch.set_num_threads(threads)
     theirs = names["y"].detach().numpy()
     with np.errstate(all="ignore"):
-        ours = normalize(x, part.sets, eps=part.eps, **affine(part, x.dtype))
+        ours = normalize(x, part.sets, eps=part.eps, **part.affine(x.dtype))
         agreed = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
         return float(np.where(agreed, 0.0, np.abs(ours - theirs)).max())
-
-
-def snippet(part: Part, dtype) -> str:
-    return part.sets.snippet(part.eps, part.gamma, part.beta, double=dtype == np.float64)
 
 
 @lru_cache(maxsize=16)
@@ -126,8 +122,7 @@ def still(part: Part, color: str, step: str, sample: int) -> tuple[Cells, Cells,
     sample: the middle one of those in the unfolded view.
     """
     axes, (steps, limit, _) = part.sets.axes, steps_of(part)
-    cursor = (sample, *(0 for _ in axes.shape[1:]))
-    look = {"cursor": cursor, "color": color, "limit": limit}
+    look = {"cursor": (sample, *(0 for _ in axes.shape[1:])), "color": color, "limit": limit}
     cells = Cells.of(axes, part.sets.labels, steps[step], **look)
     small = Cells.of(axes, part.sets.labels, steps[step], **look, drawn=(rows_of(axes), *cells.shape[1:]))
     heading = f"Every cell, unfolded ({f'{step} values' if color == 'value' else 'coloured by set'})"
@@ -141,24 +136,14 @@ def still(part: Part, color: str, step: str, sample: int) -> tuple[Cells, Cells,
 def histograms(part: Part, step: str, number: int, hue: int) -> list:
     """The set with this number among all cells, before and after."""
     steps, limit, refusal = steps_of(part)
-    headings = ("before: raw", "not defined" if refusal else f"after: {step}")
-    return before_after(
-        Box(SHEET.x, 276, SHEET.width, 172), headings, (steps["raw"], steps[step]), part.sets.labels == number,
-        limit=limit, fill=set_fill(hue),
-    )  # fmt: skip
+    headings, box = ("before: raw", "not defined" if refusal else f"after: {step}"), Box(SHEET.x, 276, SHEET.width, 172)
+    arrays, inside = (steps["raw"], steps[step]), part.sets.labels == number
+    return before_after(box, headings, arrays, inside, limit=limit, fill=set_fill(hue))
 
 
 def rows_of(axes: TensorAxes) -> int:
     """How many samples the unfolded view has room for."""
     return max(1, min(axes.shape[0], SHEET_CELLS * axes.shape[0] // math.prod(axes.shape)))
-
-
-def whole_numbers(name: str, values: Any) -> tuple[int, ...]:
-    """Raises ValueError, naming the field, for what is no sequence of integers."""
-    try:
-        return tuple(map(operator.index, values))
-    except TypeError:
-        raise ValueError(f"{name}={values!r} must be integers, one for each axis of x") from None
 
 
 @dataclass(frozen=True)
@@ -188,10 +173,13 @@ class Axes(Explorer):
     cursor: tuple[int, ...] | None = given()
 
     def hold(self, name: str, value: Any) -> Any:
-        if name != "x":
-            return whole_numbers(name, value)
-        double = str(getattr(value, "dtype", "")).endswith("float64")
-        return Held(as_array(value).astype(np.float64 if double else np.float32))
+        if name == "x":
+            double = str(getattr(value, "dtype", "")).endswith("float64")
+            return Held(as_array(value).astype(np.float64 if double else np.float32))
+        try:
+            return tuple(map(operator.index, value))
+        except TypeError:
+            raise ValueError(f"{name}={value!r} must be integers, one for each axis of x") from None
 
     def settle(self) -> None:
         check(self)
@@ -230,45 +218,35 @@ class Axes(Explorer):
         """The divisor of C nearest to what was asked for, from below: C may be moved back and forth."""
         return max(g for g in divisors(self.sizes[self.whole.channel]) if g <= self.num_groups)
 
-    def controls(self) -> dict[str, Control]:
-        return self.offered
-
-    @cached_property
-    def offered(self) -> dict[str, Control]:
-        """The controls, made once a state: an event asks for them four times."""
-        axes, plain = self.whole, super().controls()
-        options = tuple(divisors(self.sizes[axes.channel]))
-        used = (METHODS[self.method].grouped or self.compare) and len(options) > 1
-        groups = Control("groups", "choice", "groups G", self.groups, options, tuple(map(str, options)), enabled=used)
+    def offer(self) -> dict[str, Control]:
+        axes, plain = self.whole, super().offer()
+        used = METHODS[self.method].grouped or self.compare
+        groups = Control("groups", "choice", "groups G", self.groups, useful=used)
+        groups = groups.among(divisors(self.sizes[axes.channel]))
         offered = {"method": plain["method"], "groups": groups, "compare": plain["compare"]}
         for letter, most, size, at in zip(axes.letters, self.largest, self.sizes, self.cursor, strict=True):
-            look = {"step": 1, "group": f"{letter} ({AXIS_NAMES[letter]})", "color": AXIS_COLORS[ROLES[letter]]}
-            small, last = letter.lower(), size - 1
-            offered[letter] = Control(letter, "integer", letter, size, low=1, high=most, enabled=most > 1, **look)
-            offered[small] = Control(
-                small, "integer", f"cursor {small}", at, low=0, high=last, enabled=last > 0, **look
-            )
+            look = {"group": f"{letter} ({AXIS_NAMES[letter]})", "color": AXIS_COLORS[ROLES[letter]]}
+            small = letter.lower()
+            offered[letter] = Control(letter, "integer", letter, size, low=1, high=most, **look)
+            offered[small] = Control(small, "integer", f"cursor {small}", at, low=0, high=size - 1, **look)
         return offered | {name: plain[name] for name in ("color", "step", "eps", "gamma", "beta")}
 
     def turn(self, **changes: Any) -> Axes:
         if strange := [name for name in changes if name not in self.controls()]:
-            raise TypeError(unknown("control", strange[0], self.controls()))
-        letters = self.whole.letters
+            return super().turn(**dict.fromkeys(strange))  # which refuses it
+        letters, groups = self.whole.letters, changes.pop("groups", None)
         sizes = [changes.pop(letter, size) for letter, size in zip(letters, self.sizes, strict=True)]
-        cursor = [
-            changes.pop(letter.lower(), min(at, size - 1))
-            for letter, at, size in zip(letters, self.cursor, sizes, strict=True)
-        ]
-        groups = changes.pop("groups", None)
+        rows = zip(letters, self.cursor, sizes, strict=True)
+        cursor = [changes.pop(letter.lower(), min(at, size - 1)) for letter, at, size in rows]
         state = replace(self, sizes=sizes, cursor=cursor, num_groups=groups or self.num_groups, **changes)
         if groups not in (None, state.groups):
-            raise ValueError(f"groups={groups!r} must be one of {state.offered['groups'].values}")
+            raise ValueError(f"groups={groups!r} must be one of {state.controls()['groups'].values}")
         return state
 
     def part(self, method: str) -> Part:
         """The part of the tensor that is shown, under some method."""
         sets = cut(method, self.sizes, self.groups if METHODS[method].grouped else None, self.layout)
-        return Part(self.x, self.sizes, sets, self.eps, self.gamma, self.beta)
+        return Part(self.x, sets, self.eps, self.gamma, self.beta)
 
     def read(self) -> Reading:
         part = self.part(self.method)
@@ -280,13 +258,11 @@ class Axes(Explorer):
         return set_statistics(raw, sets.labels, self.cursor, sets.row.centred)
 
     def say(self, reading: Reading) -> str:
-        if not self.compare:
-            return reading.sets.caption(reading.size, reading.mean, reading.std)
-        every = [self.part(method).sets for method in METHODS]
-        return " ".join(sets.caption(**self.at_cursor(sets, reading.x.astype(float))) for sets in every)
+        every = [self.part(method).sets for method in METHODS] if self.compare else [reading.sets]
+        return " ".join(sets.caption(**self.at_cursor(sets, reading.steps["raw"])) for sets in every)
 
     def notes(self, reading: Reading) -> list[str]:
-        sets, x, whole = reading.sets, reading.x, self.whole.shape
+        sets, whole, part = reading.sets, self.whole.shape, self.part(self.method)
         cells, var = f"The cursor's set has {plural(reading.size, 'cell')}", reading.std**2
         texts = [
             f"{cells}: μ = {reading.mean:.4g}, σ² = {var:.4g}."
@@ -298,16 +274,13 @@ class Axes(Explorer):
             texts.append(f"On this shape the sets are those of {METHODS[other].name}: the two coincide.")
         if reading.refusal:
             texts.append(f"Refused by torch: {reading.refusal}")
-        notes = [" ".join(texts)]
+        notes, ran = [" ".join(texts)], "was not run here"
         if self.largest != whole:
-            reach = ", ".join(f":{size}" for size in self.largest)
-            what = "and the numbers are those of the part shown"
-            notes.append(f"Your tensor has shape {whole}; the sliders reach x[{reach}], {what}.")
-        part, ran = self.part(self.method), "was not run here"
+            reach = f"x[{', '.join(f':{size}' for size in self.largest)}], and the numbers are those of the part shown"
+            notes.append(f"Your tensor has shape {whole}; the sliders reach {reach}.")
         if not reading.refusal and "torch" in sys.modules:
-            gap = words(deviation(part), 2)
-            ran = f"ran just now: on this tensor it is within {gap} of nv.normalize"
-        return [*notes, Code(snippet(part, x.dtype)), f"The code above {ran}."]
+            ran = f"ran just now: on this tensor it is within {words(deviation(part), 2)} of nv.normalize"
+        return [*notes, Code(part.snippet(reading.x.dtype)), f"The code above {ran}."]
 
     def live(self):
         with suppress(ImportError):
@@ -321,15 +294,12 @@ class Axes(Explorer):
                 reading.x, tuple(METHODS), self.groups, cursor=self.cursor, color=self.color, layout=self.layout,
                 values=values, panel=(WIDTH / 3, 300),
             )  # fmt: skip
-        axes, cursor = reading.sets.axes, self.cursor
+        axes, part, n = reading.sets.axes, self.part(self.method), self.cursor[0]
         half = rows_of(axes) // 2
-        middle = min(max(cursor[0], half), axes.shape[0] - rows_of(axes) + half)
-        part = self.part(self.method)
+        middle = min(max(n, half), axes.shape[0] - rows_of(axes) + half)
         cells, small, backdrop = still(part, self.color, self.step, middle)
-        place = [cursor[i] for i in axes.positions]
-        p = int(np.ravel_multi_index(place, [axes.shape[i] for i in axes.positions])) if place else 0
-        cells = replace(cells, cursor=(cursor[0], cursor[axes.channel], p))
-        small = replace(small, cursor=(cursor[0] - small.start[0], *cells.cursor[1:]))
+        at = Cells.of(axes, reading.sets.labels, reading.x, cursor=self.cursor).cursor
+        cells, small = replace(cells, cursor=at), replace(small, cursor=(n - small.start[0], *at[1:]))
         items = [*block_cursor(cells, BLOCK), *sheet_cursor(small, SHEET), *cells_legend(cells, 14, HEIGHT - 10)]
-        items += histograms(part, self.step, int(cells.labels[cells.cursor]), int(cells.hues[cells.cursor]))
+        items += histograms(part, self.step, int(cells.labels[at]), int(cells.hues[at]))
         return Scene(WIDTH, HEIGHT, items, backdrop=backdrop)

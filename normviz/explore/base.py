@@ -8,15 +8,16 @@ label), and it says three things, all pure and numpy alone:
     draw(reading)  a Scene
 
 Widgets, the static twin, the page without a kernel, the checks and their errors follow from the fields.  What depends
-on what else is set is said by two more: `controls` (what the controls offer in this state) and `turn` (the state after
-an event).  Whatever is expensive is a cached function of the fields that it needs.
+on what else is set is said by two more: `offer` (what the controls offer in this state) and `turn` (the state after an
+event).  Whatever is expensive is a cached function of the fields that it needs.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from normviz.fields import check, unknown
@@ -51,8 +52,8 @@ class Control:
     """What a control offers in one state; made from a field's declaration.
 
     kind: "integer", "number", "choice" or "flag"; values: the options of a choice, labels: their names; low, high,
-    step: the ends of a range; enabled: False where there is nothing to choose; group: controls of one group stand
-    together under that heading, in the colour `color`.
+    step: the ends of a range; useful: False where the value has no effect; group: controls of one group stand together
+    under that heading, in the colour `color`.
     """
 
     name: str
@@ -63,10 +64,21 @@ class Control:
     labels: tuple[str, ...] = ()
     low: float | None = None
     high: float | None = None
-    step: float | None = None
-    enabled: bool = True
+    step: float = 1
+    useful: bool = True
     group: str = ""
     color: str = ""
+
+    def among(self, values: Iterable, labels: Iterable[str] | None = None) -> Control:
+        """The control as a choice of some values, by default called as they are."""
+        values = tuple(values)
+        return replace(self, kind="choice", values=values, labels=tuple(labels or map(str, values)))
+
+    @property
+    def enabled(self) -> bool:
+        """Whether there is anything to choose."""
+        some = len(self.values) > 1 if self.kind == "choice" else self.kind == "flag" or self.high > self.low
+        return self.useful and some
 
     def takes(self, value) -> bool:
         """Whether the control can be set to a value."""
@@ -76,10 +88,8 @@ class Control:
 
     def offers(self, most: int = 200) -> tuple:
         """The values that a reader can set, in order; of a range with more than `most` steps, as many evenly spread."""
-        if self.kind == "choice":
-            return self.values
-        if self.kind == "flag":
-            return (False, True)
+        if self.kind in ("choice", "flag"):
+            return self.values or (False, True)
         steps = round((self.high - self.low) / self.step)
         stride = -(-steps // most) or 1
         return tuple(tidy(self.low + k * self.step, self.step) for k in range(0, steps + 1, stride))
@@ -114,18 +124,14 @@ class Explorer:
         """For `settle` and `hold` alone: afterwards the state is frozen."""
         object.__setattr__(self, name, value)
 
-    # What a subclass says -------------------------------------------------------------------------------------------
-
     def read(self) -> Any:
         """All that there is to know of this state."""
 
     def say(self, reading: Any) -> str:
         """The caption, which is the alt text too."""
-        raise TypeError(f"{type(self).__name__} says nothing of itself")
 
     def draw(self, reading: Any) -> Scene:
         """The picture; its alt text is filled in by `scene`."""
-        raise TypeError(f"{type(self).__name__} draws nothing")
 
     def notes(self, reading: Any) -> list[str]:
         """What stands below the caption where there is room for it: sentences, and `Code`."""
@@ -142,13 +148,23 @@ class Explorer:
         """Buttons by label: called with a function that takes the share done, each gives the next state."""
         return {}
 
-    def controls(self) -> dict[str, Control]:
+    def offer(self) -> dict[str, Control]:
         """What the controls offer in this state, in the order of the fields."""
-        return {
-            declared.name: control_of(declared, getattr(self, declared.name))
-            for declared in dataclasses.fields(self)
-            if declared.metadata
-        }
+        offered = {}
+        for declared in dataclasses.fields(self):
+            if m := declared.metadata:
+                label, value = m["label"] or declared.name.replace("_", " "), getattr(self, declared.name)
+                choices, ends = (m["options"], m["labels"]), (m["least"], m["most"], m["step"] or 1)
+                offered[declared.name] = Control(declared.name, m["kind"], label, value, *choices, *ends)
+        return offered
+
+    def controls(self) -> dict[str, Control]:
+        """What `offer` gives, which an event asks for four times, made once a state."""
+        return self._offered
+
+    @cached_property
+    def _offered(self) -> dict[str, Control]:
+        return self.offer()
 
     def turn(self, **changes: Any) -> Explorer:
         """The state after some controls were set, with those that depend on them brought in line.
@@ -159,10 +175,8 @@ class Explorer:
             raise TypeError(unknown("control", strange[0], self.controls()))
         return replace(self, **changes)
 
-    # What everyone gets ---------------------------------------------------------------------------------------------
-
     def scene(self) -> Scene:
-        """The picture as a `Scene`, with the caption as its alt text."""
+        """The picture, with the caption as its alt text."""
         return self.scene_of(self.read())
 
     def scene_of(self, reading: Any) -> Scene:
@@ -184,7 +198,7 @@ class Explorer:
         return Live(self)
 
     def html(self, *, most: int = 300) -> str:
-        """A page that needs no kernel: the pictures of up to `most` states drawn ahead, and controls that choose one."""
+        """A page that needs no kernel: pictures of up to `most` states, drawn ahead, and controls that choose one."""
         from normviz.explore.page import page
 
         return page(self, most=most)
@@ -193,15 +207,3 @@ class Explorer:
         from IPython.display import display
 
         display(self.live())
-
-
-def control_of(declared: dataclasses.Field, value: Any) -> Control:
-    """The control that a field declares."""
-    m = declared.metadata
-    label = m["label"] or declared.name.replace("_", " ")
-    if m["kind"] == "choice":
-        return Control(declared.name, "choice", label, value, m["options"], m["labels"], enabled=len(m["options"]) > 1)
-    return Control(
-        declared.name, m["kind"], label, value, low=m["least"], high=m["most"], step=m["step"] or 1,
-        enabled=m["kind"] == "flag" or m["most"] is None or m["most"] > m["least"],
-    )  # fmt: skip

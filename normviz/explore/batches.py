@@ -15,8 +15,8 @@ from normviz.fields import choice, integer
 from normviz.norms import RunningStats, normalize, normalize_steps
 from normviz.picture.chart import Chart, marker
 from normviz.picture.color import INK, MUTED, PAPER, grey_fills, mix, readable_on, value_fills
-from normviz.picture.scene import Box, Label, Scene, Shapes, Strokes, grid_rects, moved, paragraph, rects, ring
-from normviz.picture.text import number, plural, text_width
+from normviz.picture.scene import Box, Label, Scene, Shapes, Strokes, grid_rects, moved, paragraph, rect, rects, ring
+from normviz.picture.text import number, plural
 from normviz.samples import FILTERS, digit_features, digit_images
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -51,8 +51,7 @@ class Reading(NamedTuple):
     running mean and variance before the first batch and after each; population: its mean and (biased) variance;
     error: standard deviation of a batch mean, exactly; raw: (P, Q) of the image; outputs: (K, P, Q), the image as first
     member of each batch, in the state's mode; ideal: (P, Q), the same with the population's statistics; at: the watched
-    one of the P×Q positions; watched: (K,) outputs there; refusal: why there are no statistics, where a batch has a
-    single value.
+    one of the P×Q positions; refusal: why there are no statistics, where a batch has a single value.
     """
 
     batches: np.ndarray
@@ -65,8 +64,12 @@ class Reading(NamedTuple):
     outputs: np.ndarray
     ideal: np.ndarray
     at: tuple[int, int]
-    watched: np.ndarray
     refusal: str
+
+    @property
+    def watched(self) -> np.ndarray:
+        """Outputs at the watched position, (K,)."""
+        return self.outputs[(slice(None), *self.at)]
 
 
 @lru_cache(maxsize=4)
@@ -129,23 +132,20 @@ class Batches(Explorer):
         if values.ndim != 4 or 0 in values.shape or len(values) < 2:
             raise ValueError(f"x has shape {values.shape}; it takes (n, C, H, W) with at least 2 images")
         if not (np.abs(values) <= LARGEST).all():
-            raise ValueError(
-                f"x holds a value that is not finite or beyond ±{LARGEST:g}; the statistics of such a population are "
-                "not finite either"
-            )
+            raise ValueError(f"x holds a value that is not finite or beyond ±{LARGEST:g}, and so would its statistics")
         return Held(values)
 
     def settle(self):
         if self.channel is None:
             self._set("channel", min(3, len(population_of(self.x).names) - 1))
 
-    def controls(self) -> dict[str, Control]:
-        offered, (maps, names, *_) = super().controls(), population_of(self.x)
-        offered["channel"] = replace(
-            offered["channel"], kind="choice", values=tuple(range(len(names))), labels=names, enabled=len(names) > 1
+    def offer(self) -> dict[str, Control]:
+        offered, (maps, names, *_) = super().offer(), population_of(self.x)
+        channel, image = (
+            offered["channel"].among(range(len(names)), names),
+            replace(offered["image"], high=len(maps) - 1),
         )
-        offered["image"] = replace(offered["image"], high=len(maps) - 1)
-        return offered
+        return offered | {"channel": channel, "image": image}
 
     def read(self) -> Reading:
         """The batches, drawn with replacement, go through BatchNorm one after the other."""
@@ -157,8 +157,7 @@ class Batches(Explorer):
         with_image = batches.copy()
         with_image[0] = image
 
-        running, refusal = RunningStats.fresh(1, like=values), ""
-        track = [(0.0, 1.0)]
+        running, refusal, track = RunningStats.fresh(1, like=values), "", [(0.0, 1.0)]
         try:
             steps = normalize_steps(batches, "batch")
             mean, var = steps.mean[0, :, 0, 0], steps.var[0, :, 0, 0]
@@ -167,20 +166,17 @@ class Batches(Explorer):
                 normalize(batches[:, k : k + 1], "batch", running=running, momentum=self.momentum)
                 track.append((float(running.mean[0]), float(running.var[0])))
         except ValueError as error:
-            refusal = str(error)
-            mean = var = np.full(self.draws, np.nan)
-            outputs = np.full((self.draws, *image.shape), np.nan)
+            refusal, mean = str(error), np.full(self.draws, np.nan)
+            var, outputs = mean, np.full((self.draws, *image.shape), np.nan)
             track *= self.draws + 1
         if self.evaluation:
             alone = normalize(image[None, None], "batch", running=running, training=False)[0]  # (1, P, Q)
             outputs = np.broadcast_to(alone, outputs.shape)
 
         centre, spread, error, _ = spread_of(self.x, self.channel, self.scope)
+        ideal, error = (image - centre) / (spread + EPS) ** 0.5, error / self.batch_size**0.5
         at = population_of(self.x).cell if self.scope == "map" else (0, 0)
-        return Reading(
-            drawn, mean, var, np.array(track), (centre, spread), error / self.batch_size**0.5, image, outputs,
-            (image - centre) / (spread + EPS) ** 0.5, at, outputs[(slice(None), *at)], refusal,
-        )  # fmt: skip
+        return Reading(drawn, mean, var, np.array(track), (centre, spread), error, image, outputs, ideal, at, refusal)
 
     def say(self, reading: Reading) -> str:
         (centre, spread), (mean, var) = reading.population, reading.running[-1]
@@ -197,7 +193,7 @@ class Batches(Explorer):
                 f"±{_sound(reading.mean.std(), std)} and batch variances by ±{_sound(reading.var.std(), spread)}; "
                 f"{rest}, momentum {self.momentum}."
             )
-        first, low, high = (_sound(value) for value in (watched[0], watched.min(), watched.max()))
+        first, low, high = map(_sound, (watched[0], watched.min(), watched.max()))
         if reading.refusal and not self.evaluation:
             outputs = "has no output"
         elif self.batch_size == 1 and not self.evaluation:
@@ -217,15 +213,12 @@ class Batches(Explorer):
 
     def draw(self, reading: Reading) -> Scene:
         """Batch means and variances with the running estimates; below them one image in one batch after another."""
-        picture = Scene(840, 520, _legend())
-        for which, name in enumerate(("mean", "variance")):
-            picture.items += self._statistic(reading, which, name)
-        picture.items += [*self._tiles(reading), *self._outputs(reading)]
-        return picture
+        tops = (item for which in (0, 1) for item in self._statistic(reading, which))
+        return Scene(840, 520, [*_legend(), *tops, *self._tiles(reading), *self._outputs(reading)])
 
-    def _statistic(self, reading: Reading, which: int, name: str) -> list:
+    def _statistic(self, reading: Reading, which: int) -> list:
         """One of the two charts on top: a dot a batch, the running estimate as a line."""
-        low, high = spread_of(self.x, self.channel, self.scope)[3][which]
+        name, (low, high) = ("mean", "variance")[which], spread_of(self.x, self.channel, self.scope)[3][which]
         chart = _chart(Box(72 + 418 * which, 62, 336, 152), (low, high), f"The {name} of each batch")
         centre, values, running = reading.population[which], reading[1 + which], reading.running[:, which]
         if which == 0 and not reading.refusal:
@@ -262,25 +255,22 @@ class Batches(Explorer):
         items: list = [Label(12, top - 28, f"Image {self.image}, the same in every batch", 13, bold=True)]
         outlines, frames = [], []
         for x, y, name, values, limit in tiles:
-            cells, flat = grid_rects(Box(x, y, side, side), *values.shape), values.ravel()
-            fills = grey_fills(values) if limit is None else value_fills(flat, limit)[0]
-            items += [Shapes(cells, fills, [number(v) for v in flat.tolist()]), Label(x, y - 7, name, color=MUTED)]
-            outlines += [*rects(x, y, x + side, y + side)]
-            frames += [cells[row * values.shape[1] + column]] if flat.size > 1 else []
-            value = float(values[reading.at])
+            box, value = Box(x, y, side, side), float(values[reading.at])
+            cells = grid_rects(box, *values.shape)
+            fills = grey_fills(values) if limit is None else value_fills(values.ravel(), limit)[0]
+            items += [Shapes(cells, fills, [*map(number, values.ravel().tolist())]), Label(x, y - 7, name, color=MUTED)]
+            outlines.append(rect(box))
+            frames += [cells[row * values.shape[1] + column]] if values.size > 1 else []
             if limit is not None:
-                text = _sound(value) if np.isfinite(value) else "none"
-                items.append(Label(x, y + side + 17, text, bold=True))
+                items.append(Label(x, y + side + 17, _sound(value) if np.isfinite(value) else "none", bold=True))
             if not np.isfinite(value):
                 items.append(Label(x + side / 2, y + side / 2 + 5, "×", 16, "middle", readable_on(fills[0])))
         items.append(Strokes(ring(outlines), MUTED, 1.0))
         if frames:
             items += [Strokes(ring(frames), PAPER, 4.0), Strokes(ring(frames), INK, 2.0)]
         items += paragraph("minus what the population’s statistics would give:", 12, below + 20, 136, color=MUTED)
-        note = (
-            "Numbers: the framed cell. Orange is above 0, blue below: outputs from −2.5 to 2.5, "
-            f"differences from −{near:g} to {near:g}."
-        )
+        scales = f"outputs from −2.5 to 2.5, differences from −{near:g} to {near:g}."
+        note = f"Numbers: the framed cell. Orange is above 0, blue below: {scales}"
         return [*items, Label(12, 508, note, color=MUTED)]
 
     def _outputs(self, reading: Reading) -> list:
@@ -307,17 +297,15 @@ def _chart(box: Box, limits: tuple[float, float], heading: str, y_name: str = ""
 
 
 def _legend() -> list:
-    x, y = 72.0, 20.0
-    beyond = marker([(4, 0)], BATCH, 4, "legend")
+    dot, beyond = marker([(4, 0)], BATCH, 4, "legend"), marker([(4, 0)], BATCH, 4, "legend")
     beyond.fills, beyond.width = [PAPER], 1.2
-    line = np.array([[(0.0, 0.0), (26.0, 0.0)]])
-    items: list = []
+    line, band = np.array([[(0.0, 0.0), (26.0, 0.0)]]), mix(BATCH.color, PAPER, 0.82)
+    items, x, y = [], 72.0, 20.0
     for width, sign, text in (
-        (8, marker([(4, 0)], BATCH, 4, "legend"), BATCH.name), (26, Strokes(line, RUNNING.color, 3.0), RUNNING.name),
+        (8, dot, BATCH.name), (26, Strokes(line, RUNNING.color, 3.0), RUNNING.name),
         (26, Strokes(line, INK, 1.4, dashed=True), "population"),
-        (22, Shapes(rects(0, -6, 22, 6), [mix(BATCH.color, PAPER, 0.82)]), "where 95 % of batch means fall"),
-        (8, beyond, "beyond the scale"),
+        (22, Shapes(rects(0, -6, 22, 6), [band]), "where 95 % of batch means fall"), (8, beyond, "beyond the scale"),
     ):  # fmt: skip
         items += [moved(sign, x, y - 4), Label(x + width + 6, y, text)]
-        x += width + 26 + text_width(text)
+        x += width + 26 + items[-1].width
     return items

@@ -60,21 +60,18 @@ class Evaluation(Recorded):
     def read(self) -> Reading:
         test = self.record["test"]
         lengths = {name: np.array([row[0] for row in test[name]], float) for name in STATISTICS}
-        running = lengths["running"]
-        last = int(np.flatnonzero(np.isfinite(running)).max(initial=0))
-        wide = np.flatnonzero(~(running <= 2 * lengths["batch"]))
-        image, patch = test["running"][last][1:]
-        return Reading(
-            self.record["step"], lengths, last, (int(image), int(patch)), int(wide[0]) if wide.size else None
-        )
+        last = int(np.flatnonzero(np.isfinite(lengths["running"])).max(initial=0))
+        wide = np.flatnonzero(~(lengths["running"] <= 2 * lengths["batch"])).tolist()
+        token = tuple(map(int, test["running"][last][1:]))
+        return Reading(self.record["step"], lengths, last, token, wide[0] if wide else None)
 
     def say(self, reading: Reading) -> str:
-        batch, running = (reading.lengths[name] for name in STATISTICS)
-        end = number(running[-1])
+        batch, running = reading.lengths.values()
+        end, last = number(running[-1]), running[reading.last]
         if not np.isfinite(running[-1]):
             end = "no longer finite"
-            if np.isfinite(running[reading.last]):
-                end += f" (the last finite one, in block {reading.last}, is {number(running[reading.last])})"
+            if np.isfinite(last):
+                end += f" (the last finite one, in block {reading.last}, is {number(last)})"
         apart = f"They part at block {reading.apart}."
         if reading.apart is None:
             apart = "The two stay within a factor of 2."
@@ -87,11 +84,11 @@ class Evaluation(Recorded):
     def draw(self, reading: Reading) -> Scene:
         lengths = reading.lengths
         top = next((top for top in TOPS if all(np.all(row <= top) for row in lengths.values())), TOPS[-1])
-        chart = copy(axes(self.looks.depth, top))
+        chart, blocks = copy(axes(self.looks.depth, top)), range(self.looks.depth)
         backdrop, chart.items = chart.items, []
         for name, style in STATISTICS.items():
-            chart.line(range(self.looks.depth), lengths[name], style, name=name)
-            chart.dots(range(self.looks.depth), lengths[name], style, 5.0, name="dots")
+            chart.line(blocks, lengths[name], style, name=name)
+            chart.dots(blocks, lengths[name], style, 5.0, name="dots")
         for name in STATISTICS:
             if (lost := np.flatnonzero(~np.isfinite(lengths[name]))).size:
                 chart.upright(lost[0], f"not finite from block {lost[0]} on", name="not finite", width=1.0)
@@ -105,6 +102,6 @@ class Evaluation(Recorded):
             Label(662, 257, f"at block {reading.last}:", color=MUTED),
         ]  # fmt: skip
         for i, (name, style) in enumerate(STATISTICS.items()):
-            picture.items.append(marker([(667, 276 + 19 * i)], style, 5.0))
-            picture.items.append(Label(680, 280 + 19 * i, f"{number(lengths[name][reading.last])} ({name})"))
+            y, words = 280 + 19 * i, f"{number(lengths[name][reading.last])} ({name})"
+            picture.items += [marker([(667, y - 4)], style, 5.0), Label(680, y, words)]
         return picture

@@ -14,7 +14,7 @@ import numpy as np
 from normviz.arms import VERMILION, style_of
 from normviz.draw.common import as_array
 from normviz.explore.base import Control, Explorer, Held
-from normviz.fields import choice, integer, text
+from normviz.fields import check, choice, integer, text
 from normviz.picture.chart import Chart
 from normviz.picture.color import INK, MUTED, PAPER, grey_pixels
 from normviz.picture.scene import Box, Label, Raster, Scene, Strokes, grid_rects, ring
@@ -34,7 +34,7 @@ class Records(Held):
     def __init__(self, value: dict[str, list[dict]], shape: list[tuple[int, int]], points: list[tuple[int, int]]):
         super().__init__(value)
         self.steps, self.depth = [step for step, _ in shape], shape[0][1]
-        self.image, self.patch = (max(row) for row in zip(*points, (0, 0), strict=True))
+        self.image, self.patch = map(max, zip(*points, (0, 0), strict=True))
 
 
 @dataclass(frozen=True)
@@ -87,33 +87,24 @@ class Recorded(Explorer):
             self._set("arm", next(iter(self.looks.value)))
         if self.look is None:
             self._set("look", len(self.looks.steps) - 1)
-
-    def __post_init__(self):
-        super().__post_init__()
-        count, height, width = self.images.value.shape
+        check(self)
+        (count, height, width), looks = self.images.value.shape, self.looks
         if height % self.patch or width % self.patch:
             raise ValueError(f"patch={self.patch!r} must divide the sides of images, {height} × {width}")
-        patches, looks = height * width // self.patch**2, self.looks
+        patches = height * width // self.patch**2
         if looks.image >= count or looks.patch >= patches:
-            raise ValueError(
-                f"looks points at image {looks.image}, patch {looks.patch}; with patch={self.patch} images holds "
-                f"{count} of {patches} patches"
-            )
+            holds = f"with patch={self.patch} images holds {count} of {patches} patches"
+            raise ValueError(f"looks points at image {looks.image}, patch {looks.patch}; {holds}")
 
     @property
     def record(self) -> dict:
         """The record that is shown."""
         return self.looks.value[self.arm][self.look]
 
-    def controls(self) -> dict[str, Control]:
-        offered, looks, steps = super().controls(), self.looks.value, self.looks.steps
-        for name, values, labels in (
-            ("arm", looks, (style_of(arm).name for arm in looks)),
-            ("look", range(len(steps)), map(str, steps)),
-        ):
-            offered[name] = replace(
-                offered[name], kind="choice", values=tuple(values), labels=tuple(labels), enabled=len(values) > 1
-            )
+    def offer(self) -> dict[str, Control]:
+        offered, looks, steps = super().offer(), self.looks.value, self.looks.steps
+        offered["arm"] = offered["arm"].among(looks, (style_of(arm).name for arm in looks))
+        offered["look"] = offered["look"].among(range(len(steps)), map(str, steps))
         del offered["patch"]
         return offered
 
@@ -123,16 +114,18 @@ class Recorded(Explorer):
         height, width = pixels.shape[:2]
         box = Box(x, y, side * width / max(height, width), side * height / max(height, width))
         frame = ring(grid_rects(box, height // self.patch, width // self.patch)[patch])
-        picture = Raster(box.x, box.y, box.width, box.height, pixels)
-        return [picture, Strokes(frame, PAPER, 5.0), Strokes(frame, VERMILION, 3.0, name="patch")]
+        return [
+            Raster(x, y, box.width, box.height, pixels),
+            Strokes(frame, PAPER, 5.0),
+            Strokes(frame, VERMILION, 3.0, name="patch"),
+        ]
 
 
 class Reading(NamedTuple):
     """One block's tokens at one site and step.
 
     tokens: N = images of a batch × patches of an image; ratio: longest over root-mean-square length, bound: √(N−1);
-    counts: tokens in each bin of `LENGTH_EDGES`; longest: (image of the batch, patch, ratio) of the longest ones;
-    ratios: `ratio` of every block.
+    counts: by bin of `LENGTH_EDGES`; longest: (image of the batch, patch, ratio) of each; ratios: of every block.
     """
 
     step: int
@@ -156,40 +149,41 @@ class Inside(Recorded):
         sites = zip(*(record[site] for site in SITES), strict=True)
         return [[(record["images"][i], p) for block in row for i, p, _ in block["longest"]] for row in sites]
 
-    def controls(self) -> dict[str, Control]:
-        offered, last = super().controls(), self.looks.depth - 1
-        offered["block"] = replace(offered["block"], high=last, enabled=last > 0)
+    def offer(self) -> dict[str, Control]:
+        offered = super().offer()
+        offered["block"] = replace(offered["block"], high=self.looks.depth - 1)
         return {name: offered[name] for name in ("arm", "site", "block", "look")}
 
     def read(self) -> Reading:
-        blocks = self.record[self.site]
+        record, blocks = self.record, self.record[self.site]
         here = blocks[self.block]
-        tokens = len(self.record["images"]) * (self.images.value[0].size // self.patch**2)
+        tokens = len(record["images"]) * (self.images.value[0].size // self.patch**2)
+        longest = [(int(i), int(p), float(r)) for i, p, r in here["longest"]]
+        ratios = np.array([block["ratio"] for block in blocks], float)
         return Reading(
-            self.record["step"], tokens, here["ratio"], (tokens - 1) ** 0.5, np.array(here["counts"]),
-            [(int(i), int(p), float(r)) for i, p, r in here["longest"]], np.array([b["ratio"] for b in blocks], float),
-        )  # fmt: skip
+            record["step"], tokens, here["ratio"], (tokens - 1) ** 0.5, np.array(here["counts"]), longest, ratios
+        )
 
     def say(self, reading: Reading) -> str:
         where = f"{style_of(self.arm).name}, step {reading.step}, block {self.block}, {SITES[self.site]}"
         bound = f"BatchNorm's bound √(N−1) is {number(reading.bound, 4)}."
         if self.site == "stream":
             bound = "nothing bounds it here, as no normalization follows."
-        which = "It is patch {1} of image {0} of the batch.".format(*reading.longest[0]) if reading.longest else ""
-        return (
-            f"{where}: the longest of {reading.tokens} tokens is {number(reading.ratio)} times the root-mean-square "
-            f"length; {bound} {which}"
-        ).rstrip()
+        which = " It is patch {1} of image {0} of the batch.".format(*reading.longest[0]) if reading.longest else ""
+        longest = f"the longest of {reading.tokens} tokens is {number(reading.ratio)} times the root-mean-square length"
+        return f"{where}: {longest}; {bound}{which}"
 
     def draw(self, reading: Reading) -> Scene:
         picture = Scene(844, 440, [*self._lengths(reading), *self._blocks(reading)])
         picture.items.append(Label(12, 256, "The longest tokens: their images, their patches framed", 13, bold=True))
         for i, (image, patch, ratio) in enumerate(reading.longest[:6]):
             x, contrast = 12 + 139 * i, self.record["contrast"][image]
-            picture.items += self.framed_image(x, 268, 112, self.record["images"][image], patch)
-            picture.items.append(Label(x, 398, f"{number(ratio)} × rms", bold=i == 0))
-            picture.items.append(Label(x, 414, f"contrast × {number(contrast)}", color=MUTED))
-            picture.items.append(Label(x, 430, f"image {image}, patch {patch}", color=MUTED))
+            picture.items += [
+                *self.framed_image(x, 268, 112, self.record["images"][image], patch),
+                Label(x, 398, f"{number(ratio)} × rms", bold=i == 0),
+                Label(x, 414, f"contrast × {number(contrast)}", color=MUTED),
+                Label(x, 430, f"image {image}, patch {patch}", color=MUTED),
+            ]
         return picture
 
     def _lengths(self, reading: Reading) -> list:
@@ -223,9 +217,9 @@ class Inside(Recorded):
         )  # fmt: skip
         titles = [f"block {i}: {ratio:.4g}" for i, ratio in enumerate(ratios)]
         chart.bars(range(depth), ratios, 0.7, style_of(self.arm).color, titles=titles, name="ratio")
-        if np.isfinite(ratios[self.block]):
-            corners = zip((-0.35, 0.35, 0.35, -0.35), (0.9, 0.9, *[ratios[self.block]] * 2), strict=True)
-            chart.add(Strokes(ring([chart(self.block + dx, y) for dx, y in corners]), INK, 2.2, name="here"))
+        if np.isfinite(here := ratios[self.block]):
+            left, right = self.block - 0.35, self.block + 0.35
+            chart.add(Strokes(ring(chart([left, right, right, left], [0.9, 0.9, here, here])), INK, 2.2, name="here"))
         if self.site != "stream":
             chart.across(reading.bound, f"√(N−1) = {number(reading.bound, 4)}", name="bound")
         return chart.items

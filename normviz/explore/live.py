@@ -177,34 +177,28 @@ def _grouped(offered: dict[str, Control], widgets: dict[str, w.Widget]) -> list[
     return [column[0] if len(column) == 1 else w.VBox(column) for column in columns.values()]
 
 
-def _width(label: str) -> dict:
-    return {"description_width": f"{max(40, 7 * len(label) + 8)}px"}
-
-
 def _widget(control: Control) -> w.Widget:
-    """The widget of a control: buttons for a few words, else a slider, since JupyterLab 4 takes a list's arrow keys."""
-    look = {"description": control.label, "style": _width(control.label)}
+    """The widget of a control: buttons for a few words, else a slider, since JupyterLab 4 takes a list's arrow keys.
+
+    Ends, value and whether it rests are for `_bring` to set.
+    """
+    name, auto = control.label, w.Layout(width="auto")
+    look = {"description": name, "style": {"description_width": f"{max(40, 7 * len(name) + 8)}px"}}
     if control.kind == "flag":
-        return w.Checkbox(value=control.value, indent=False, description=control.label, layout=w.Layout(width="auto"))
+        return w.Checkbox(indent=False, description=name, layout=auto)
     if control.kind == "choice":
         words = any(isinstance(value, bool) or not isinstance(value, (int, float)) for value in control.values)
+        longest = max(map(len, control.labels))
         if words and len(control.labels) < 5 and sum(map(len, control.labels)) <= 30:
-            wide = {"button_width": f"{max(54, 8 * max(map(len, control.labels)) + 14)}px"}
-            return w.ToggleButtons(
-                options=_options(control), value=control.value, layout=w.Layout(width="auto"), **look | {"style": wide}
-            )
-        room = 240 + 7 * len(control.label) + 5 * max(map(len, control.labels))
-        look["layout"] = w.Layout(width=f"{min(440, room)}px")
-        return w.SelectionSlider(options=_options(control), value=control.value, disabled=not control.enabled, **look)
-    look["layout"] = w.Layout(width=f"{min(300, 210 + 7 * len(control.label))}px")
-    low, high = _ends(control)
+            look["style"] = {"button_width": f"{max(54, 8 * longest + 14)}px"}
+            return w.ToggleButtons(options=_options(control), layout=auto, **look)
+        look["layout"] = w.Layout(width=f"{min(440, 240 + 7 * len(name) + 5 * longest)}px")
+        return w.SelectionSlider(options=_options(control), **look)
+    look["layout"] = w.Layout(width=f"{min(300, 210 + 7 * len(name))}px")
     if control.kind == "integer":
-        return w.IntSlider(value=control.value, min=low, max=high, disabled=not control.enabled, **look)
+        return w.IntSlider(**look)
     digits = max(0, len(f"{control.step:g}".partition(".")[2]))
-    return w.FloatSlider(
-        value=control.value, min=low, max=high, step=control.step, readout_format=f".{digits}f",
-        disabled=not control.enabled, **look,
-    )  # fmt: skip
+    return w.FloatSlider(step=control.step, readout_format=f".{digits}f", **look)
 
 
 def _options(control: Control) -> tuple[tuple[str, object], ...]:
@@ -213,21 +207,16 @@ def _options(control: Control) -> tuple[tuple[str, object], ...]:
     return options if len(options) > 1 else (*options, (f"{options[0][0]} ", options[0][1]))
 
 
-def _ends(control: Control) -> tuple[float, float]:
-    """The ends of a slider; where they coincide it keeps one spare step, since it would break in the browser."""
-    return control.low, control.high if control.high > control.low else control.low + control.step
-
-
 def _bring(widget: w.Widget, control: Control) -> None:
     """Sets options, ends and value in one message: a slider that is told its new ends first clamps, and answers."""
     with widget.hold_sync():
         if control.kind == "choice" and tuple(widget.options) != _options(control):
             widget.options = _options(control)
-        elif control.kind in ("integer", "number") and (widget.min, widget.max) != _ends(control):
-            low, high = _ends(control)
+        elif control.kind in ("integer", "number"):
+            low, high = control.low, control.high
+            high = high if high > low else low + control.step  # a slider without a step would break in the browser
             widget.max = max(high, widget.min)  # never below the lower end on the way
             widget.min, widget.max = low, high
-        if widget.value != control.value:
-            widget.value = control.value
-        if control.kind != "flag" and widget.disabled != (not control.enabled):
+        widget.value = control.value
+        if control.kind != "flag":
             widget.disabled = not control.enabled

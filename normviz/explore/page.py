@@ -61,7 +61,8 @@ def page(start: Explorer, *, most: int = 300) -> str:
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{title}</title>
 <style>body{{background:{PAPER};color:{INK};font:15px/1.45 sans-serif;max-width:960px;margin:1em auto;padding:0 12px}}
-#controls{{display:flex;flex-wrap:wrap;gap:8px 18px}} svg{{max-width:100%;height:auto}} pre{{white-space:pre-wrap}}</style>
+#controls{{display:flex;flex-wrap:wrap;gap:8px 18px}} svg{{max-width:100%;height:auto}}
+pre{{white-space:pre-wrap}}</style>
 </head><body><h1>{title}</h1><div id="controls"></div><div id="picture"></div>
 <p id="caption" role="status" aria-live="polite"></p><div id="notes"></div>{rest}
 <script type="application/json" id="states">{rows}</script><script>{_SCRIPT}</script></body></html>"""
