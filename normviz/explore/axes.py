@@ -37,13 +37,10 @@ SHEET_CELLS = 2048  # that the unfolded view can show so that the eye still tell
 
 
 class Part(NamedTuple):
-    """What is normalized, and how: all that the numbers depend on.
+    """What is normalized, and how: all that the numbers depend on."""
 
-    x: of the reader's, or None for the digits; sets: the method, bound to the sizes of the part shown.
-    """
-
-    x: Held | None
-    sets: Cut
+    x: Held | None  # of the reader's, or None for the digits
+    sets: Cut  # the method, bound to the sizes of the part shown
     eps: float
     gamma: float
     beta: float
@@ -59,20 +56,15 @@ class Part(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What there is to know of one tensor under one method.
+    """What there is to know of one tensor under one method."""
 
-    x: the part shown, float32 or float64, of the shape `sets.shape`; sets: the `Cut`, which has labels, count and
-    title; steps: raw, centred, scaled, affine as float64 arrays of x's shape; refusal: why the method cannot be
-    computed on x, or ""; size, mean, std: of the cursor's set (RMSNorm: 0 and the root mean square).
-    """
-
-    x: np.ndarray
-    sets: Cut
-    steps: dict[str, np.ndarray]
-    refusal: str
-    size: int
-    mean: float
-    std: float
+    x: np.ndarray  # the part shown, float32 or float64, of the shape `sets.shape`
+    sets: Cut  # which has labels, count and title
+    steps: dict[str, np.ndarray]  # raw, centred, scaled, affine: float64 of x's shape
+    refusal: str  # why the method cannot be computed on x, or ""
+    size: int  # of the cursor's set, as are the next
+    mean: float  # for RMSNorm 0
+    std: float  # for RMSNorm the root mean square
 
 
 @lru_cache(maxsize=32)

@@ -13,9 +13,9 @@ from normviz.draw.common import as_array
 from normviz.explore.base import Control, Explorer, Held, given
 from normviz.fields import choice, integer
 from normviz.norms import RunningStats, normalize, normalize_steps
-from normviz.picture.chart import Chart, marker
+from normviz.picture.chart import Chart, legend
 from normviz.picture.color import INK, MUTED, PAPER, grey_fills, mix, readable_on, value_fills
-from normviz.picture.scene import Box, Label, Scene, Shapes, Strokes, grid_rects, moved, paragraph, rect, rects, ring
+from normviz.picture.scene import Box, Label, Scene, Shapes, Strokes, grid_rects, paragraph, rect, ring
 from normviz.picture.text import number, plural
 from normviz.samples import FILTERS, digit_features, digit_images
 
@@ -33,38 +33,28 @@ RUNNING = Style("running estimate", VERMILION, "square")
 
 
 class Population(NamedTuple):
-    """All images that batches are drawn from: feature maps (n, C, H, W), float64, with what to call the channels.
+    """All images that batches are drawn from."""
 
-    cell: (row, column) that is watched; pictures: the images that the maps were made from, (n, h, w), or None.
-    """
-
-    maps: np.ndarray
-    names: tuple[str, ...]
-    cell: tuple[int, int]
-    pictures: np.ndarray | None = None
+    maps: np.ndarray  # float64 (n, C, H, W)
+    names: tuple[str, ...]  # of the channels
+    cell: tuple[int, int]  # the (row, column) that is watched
+    pictures: np.ndarray | None = None  # what the maps were made from, (n, h, w)
 
 
 class Reading(NamedTuple):
-    """The statistics of every batch and what they do to the watched image; K batches of N, P×Q positions.
+    """The statistics of every batch and what they do to the watched image; K batches of N, P×Q positions."""
 
-    batches: (K, N) indices of the images drawn; mean, var: (K,), var biased, as it is divided by; running: (K + 1, 2),
-    running mean and variance before the first batch and after each; population: its mean and (biased) variance;
-    error: standard deviation of a batch mean, exactly; raw: (P, Q) of the image; outputs: (K, P, Q), the image as first
-    member of each batch, in the state's mode; ideal: (P, Q), the same with the population's statistics; at: the watched
-    one of the P×Q positions; refusal: why there are no statistics, where a batch has a single value.
-    """
-
-    batches: np.ndarray
-    mean: np.ndarray
-    var: np.ndarray
-    running: np.ndarray
-    population: tuple[float, float]
-    error: float
-    raw: np.ndarray
-    outputs: np.ndarray
-    ideal: np.ndarray
-    at: tuple[int, int]
-    refusal: str
+    batches: np.ndarray  # (K, N) indices of the images drawn
+    mean: np.ndarray  # (K,)
+    var: np.ndarray  # (K,), biased, as it is divided by
+    running: np.ndarray  # (K + 1, 2), running mean and variance before the first batch and after each
+    population: tuple[float, float]  # its mean and (biased) variance
+    error: float  # standard deviation of a batch mean, exactly
+    raw: np.ndarray  # (P, Q) of the image
+    outputs: np.ndarray  # (K, P, Q), the image as first member of each batch, in the state's mode
+    ideal: np.ndarray  # (P, Q), the same with the population's statistics
+    at: tuple[int, int]  # the watched one of the positions
+    refusal: str  # why there are no statistics, where a batch has a single value
 
     @property
     def watched(self) -> np.ndarray:
@@ -213,8 +203,10 @@ class Batches(Explorer):
 
     def draw(self, reading: Reading) -> Scene:
         """Batch means and variances with the running estimates; below them one image in one batch after another."""
+        band = mix(BATCH.color, PAPER, 0.82), "where 95 % of batch means fall"
+        items = legend([BATCH, RUNNING, ("", "– – population"), band, ("", "○ beyond the scale")], 72, 20)
         tops = (item for which in (0, 1) for item in self._statistic(reading, which))
-        return Scene(840, 520, [*_legend(), *tops, *self._tiles(reading), *self._outputs(reading)])
+        return Scene(840, 520, [*items, *tops, *self._tiles(reading), *self._outputs(reading)])
 
     def _statistic(self, reading: Reading, which: int) -> list:
         """One of the two charts on top: a dot a batch, the running estimate as a line."""
@@ -294,18 +286,3 @@ def _sound(value: float, scale: float = 1.0) -> str:
 def _chart(box: Box, limits: tuple[float, float], heading: str, y_name: str = "") -> Chart:
     ticks = {k: str(k) for k in range(0, DRAWS + 1, 10)}
     return Chart(box, (0, DRAWS), limits, x_name="batch", y_name=y_name, heading=heading, x_ticks=ticks)
-
-
-def _legend() -> list:
-    dot, beyond = marker([(4, 0)], BATCH, 4, "legend"), marker([(4, 0)], BATCH, 4, "legend")
-    beyond.fills, beyond.width = [PAPER], 1.2
-    line, band = np.array([[(0.0, 0.0), (26.0, 0.0)]]), mix(BATCH.color, PAPER, 0.82)
-    items, x, y = [], 72.0, 20.0
-    for width, sign, text in (
-        (8, dot, BATCH.name), (26, Strokes(line, RUNNING.color, 3.0), RUNNING.name),
-        (26, Strokes(line, INK, 1.4, dashed=True), "population"),
-        (22, Shapes(rects(0, -6, 22, 6), [band]), "where 95 % of batch means fall"), (8, beyond, "beyond the scale"),
-    ):  # fmt: skip
-        items += [moved(sign, x, y - 4), Label(x + width + 6, y, text)]
-        x += width + 26 + items[-1].width
-    return items

@@ -18,7 +18,7 @@ from normviz.explore.base import Explorer, Held, given
 from normviz.fields import choice
 from normviz.picture.chart import legend
 from normviz.picture.color import GRID, INK, MUTED, PAPER
-from normviz.picture.scene import Label, Scene, Shapes, Strokes
+from normviz.picture.scene import Label, Scene, Shapes, Strokes, rects
 from normviz.picture.text import amount, seconds
 
 BATCHES, TOKENS, WIDTHS = (1, 2, 4, 8, 16, 32, 64), (16, 64, 197), (48, 96, 192, 384, 768)
@@ -126,18 +126,17 @@ class Cost(Explorer):
         for i, (kind, layer) in enumerate(LAYERS.items()):
             y, color = TOP + ROW * i, style_of(kind).color
             items.append(Label(12, y + 34, DECIDES[reading.predicted[kind].bound], color=MUTED))
-            for name, times, down, fill, edge, look in (
-                ("predicted", predicted, 4, PAPER, color, {"color": MUTED}),
-                ("measured", measured, 22, color, INK, {"bold": True}),
+            for name, times, top, fill, edge, look in (
+                ("predicted", predicted, y + 4, PAPER, color, {"color": MUTED}),
+                ("measured", measured, y + 22, color, INK, {"bold": True}),
             ):
-                if (time := times.get(kind)) is None:
-                    continue
-                items.append(Label(COLUMNS["predicted"], y + down + 13, seconds(time), **look))
-                if time > 0:
-                    top, right = y + down, LEFT + max(2.0, step * math.log10(time / LOW))
-                    bar = np.array([[(LEFT, top), (right, top), (right, top + 15), (LEFT, top + 15)]])
-                    items.append(Shapes(bar, [fill], [seconds(time)], stroke=edge, width=1.4, name=f"{name}-{kind}"))
+                if kind in times:
+                    text, long = seconds(times[kind]), step * math.log10(max(times[kind], LOW) / LOW)
+                    items.append(Label(COLUMNS["predicted"], top + 13, text, **look))
+                    if times[kind] > 0:
+                        bar = rects(LEFT, top, LEFT + max(2.0, long), top + 15)
+                        items.append(Shapes(bar, [fill], [text], stroke=edge, width=1.4, name=f"{name}-{kind}"))
             statistics = f"{layer.statistics * self.batch * self.tokens:,}"
             counted = (amount(reading.moved[kind], "B"), amount(reading.operations[kind]), statistics)
-            items += [Label(x, y + 26, text) for x, text in zip(list(COLUMNS.values())[1:], counted, strict=True)]
+            items += [Label(x, y + 26, text) for x, text in zip([*COLUMNS.values()][1:], counted, strict=True)]
         return Scene(840, 372, items, backdrop=frame())

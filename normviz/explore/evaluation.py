@@ -25,18 +25,13 @@ TOPS = (1e3, 1e6, 1e12, 1e24, 1e39)  # ends of the axis; float32 ends at 3.4e38
 
 
 class Reading(NamedTuple):
-    """The longest test token after every block.
-
-    lengths: "batch" and "running" -> (depth,), NaN or infinity where the arithmetic ended; last: the last block in
-    which the running one is finite, 0 if none is; token: (image of the test set, patch) that is longest there; apart:
-    the first block in which the running one is more than twice the other, or None.
-    """
+    """The longest test token after every block."""
 
     step: int
-    lengths: dict[str, np.ndarray]
-    last: int
-    token: tuple[int, int]
-    apart: int | None
+    lengths: dict[str, np.ndarray]  # "batch" and "running": (depth,), NaN or infinity where the arithmetic ended
+    last: int  # the last block in which the running one is finite, 0 if none is
+    token: tuple[int, int]  # (image of the test set, patch) that is longest there
+    apart: int | None  # the first block in which the running one is more than twice the other
 
 
 @lru_cache

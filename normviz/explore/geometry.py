@@ -39,23 +39,19 @@ MARKS = np.stack([corners[np.arange(12) * len(corners) // 12] for corners in MAR
 
 
 class Panel(NamedTuple):
-    """One method's tokens, float64, images × 16 of them (T) in reading order, and the sphere or ellipsoid with them.
+    """One method's T = 16 · images tokens, float64, in reading order, and the sphere or ellipsoid with them."""
 
-    steps: (4, T, 3), the tokens at raw, centred, scaled and affine; reach: how far from the origin tokens or surface
-    come at any step; points: (T, 3), the tokens where the state is; centre, axes: (3,), those of the surface there,
-    `axes` being half as long as it is.
-    """
-
-    steps: np.ndarray
-    reach: float
-    points: np.ndarray
-    centre: np.ndarray
-    axes: np.ndarray
+    steps: np.ndarray  # (4, T, 3), the tokens at raw, centred, scaled and affine
+    reach: float  # how far from the origin tokens or surface come at any step
+    points: np.ndarray  # (T, 3), the tokens where the state is
+    centre: np.ndarray  # (3,), of the surface there
+    axes: np.ndarray  # (3,), half as long as the surface is
 
     @property
-    def lengths(self) -> np.ndarray:
-        """Distance of every token from the origin, (T,)."""
-        return np.linalg.norm(self.points, axis=1)
+    def span(self) -> str:
+        """The lengths of the tokens in words."""
+        lengths = np.linalg.norm(self.points, axis=1)
+        return interval(lengths.min(), lengths.max())
 
 
 def tokens_of(kind: str, images: int) -> np.ndarray:
@@ -132,32 +128,24 @@ class View:
 _ANGLES = np.linspace(0, 2 * np.pi, 36, endpoint=False)
 CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)  # (36, 2)
 _X, _Y, _Z = np.eye(3)
-
-
-def _circle(u, v) -> np.ndarray:
-    """Points (36, 3) of the unit circle through the directions u and v, which are at right angles."""
-    return CIRCLE @ np.stack([u, v])
-
-
-#: The circle of the tokens with mean 0 and length 1: LayerNorm's, up to its radius
-PLANE = _circle(np.array([1, -1, 0]) / 2**0.5, np.array([1, 1, -2]) / 6**0.5)
+#: The circle (36, 3) of the tokens with mean 0 and length 1: LayerNorm's, up to its radius
+PLANE = CIRCLE @ np.stack([np.array([1, -1, 0]) / 2**0.5, np.array([1, 1, -2]) / 6**0.5])
 #: Rings (7, 36, 3) on the unit sphere: four circles of longitude and three of latitude
 GLOBE = np.stack(
-    [_circle(np.cos(a) * _X + np.sin(a) * _Y, _Z) for a in np.arange(4) * np.pi / 4]
-    + [_circle(_X, _Y) * np.cos(b) + np.sin(b) * _Z for b in np.radians([-40, 0, 40])]
+    [CIRCLE @ np.stack([np.cos(a) * _X + np.sin(a) * _Y, _Z]) for a in np.arange(4) * np.pi / 4]
+    + [CIRCLE @ np.stack([_X, _Y]) * np.cos(b) + np.sin(b) * _Z for b in np.radians([-40, 0, 40])]
 )
 
 
 def dots(view: View, points: np.ndarray, which: np.ndarray) -> Shapes:
     """The tokens `which` (indices) of points (T, 3) as markers, the farthest first."""
     order = which[np.argsort(view.depth(points[which]))]
-    image, place = (values.tolist() for values in np.divmod(order, PLACES))
-    corners = view(points[order])[:, None] + 5.0 * MARKS[image]
-    words, rows = "image %d, place %d: (%.3g, %.3g, %.3g)", zip(image, place, points[order].tolist(), strict=True)
+    image, place = np.divmod(order, PLACES)
+    rows = list(zip(image.tolist(), place.tolist(), points[order].tolist(), strict=True))
+    words = "image %d, place %d: (%.3g, %.3g, %.3g)"
     titles = [words % (i, p, *point) for i, p, point in rows]
-    data = [(f"{i},{p}", i) for i, p in zip(image, place, strict=True)]
-    fills = [IMAGE_HUES[i] for i in image]
-    return Shapes(corners, fills, titles, data, stroke=PAPER, width=0.8, name="token")
+    fills, data = [IMAGE_HUES[i] for i, *_ in rows], [(f"{i},{p}", i) for i, p, _ in rows]
+    return Shapes(view(points[order])[:, None] + 5.0 * MARKS[image], fills, titles, data, PAPER, 0.8, name="token")
 
 
 @dataclass(frozen=True)
@@ -188,7 +176,7 @@ class Geometry(Explorer):
 
     def say(self, reading: dict[str, Panel]) -> str:
         name, features = TOKENS[self.tokens]
-        lengths = "; ".join(f"{METHODS[m].name} {_span(panel)}" for m, panel in reading.items())
+        lengths = "; ".join(f"{METHODS[m].name} {panel.span}" for m, panel in reading.items())
         places = "; ".join(f"{METHODS[m].name} {vector(panel.points[self.token])}" for m, panel in reading.items())
         raw = next(iter(reading.values())).steps[0, self.token]
         return (
@@ -201,19 +189,17 @@ class Geometry(Explorer):
         """The same tokens under three methods, side by side, from one point of view and on one scale."""
         picture, reach = Scene(WIDE * len(reading), 392), extent(reading)
         for k, (method, panel) in enumerate(reading.items()):
-            left, row = k * WIDE, METHODS[method]
+            left, row, point = k * WIDE, METHODS[method], panel.points[self.token]
             view = View(self.azimuth, self.tilt, (left + WIDE / 2, 184), HALF / reach)
             lines, names = self._axes(view, 0.8 * reach, left)
             body = self._on_plane if row.centred and not row.running else self._on_surface
-            picture.items += [*lines, *body(view, panel, reach), *names, *self._followed(view, panel)]
-            point = panel.points[self.token]
             where = f"mean {fixed(point.mean())}, length {fixed(np.linalg.norm(point))}"
             picture.items += [
-                Label(left + 12, 18, row.name, 14, bold=True),
-                Label(left + 12, 36, row.aim, color=MUTED),
-                Label(left + 12, 344, f"token lengths: {_span(panel)}"),
+                *lines, *body(view, panel, reach), *names, *self._followed(view, panel),
+                Label(left + 12, 18, row.name, 14, bold=True), Label(left + 12, 36, row.aim, color=MUTED),
+                Label(left + 12, 344, f"token lengths: {panel.span}"),
                 Label(left + 12, 362, f"followed token: {where}"),
-            ]
+            ]  # fmt: skip
             if k:
                 picture.items.append(Strokes(np.array([[(left, 8), (left, 366)]]), GREY, 0.8, name="rule"))
         picture.items += self._key(picture.width)
@@ -256,12 +242,11 @@ class Geometry(Explorer):
         ]
         names: list[Label] = []
         whole = size * view.scale
-        tips = [(tip - view.centre, name) for tip, name in zip(view(1.1 * ends), TOKENS[self.tokens][1], strict=True)]
+        tips = zip((view(1.1 * ends) - view.centre).tolist(), TOKENS[self.tokens][1], strict=True)
         for away, name in sorted(tips, key=lambda tip: tip[0][1]):
-            apart = np.hypot(*away)
-            if apart <= 0.25 * whole:  # the name of an axis that points at the eye gives way to the tokens
+            if (apart := np.hypot(*away)) <= 0.25 * whole:  # one that points at the eye gives way to the tokens
                 continue
-            x, y = view.centre + away * max(1.0, 0.75 * whole / apart) + (0, 4)
+            x, y = view.centre + np.multiply(away, max(1.0, 0.75 * whole / apart)) + (0, 4)
             half = text_width(name, bold=True) / 2
             x = min(max(x, left + half + 4), left + WIDE - half - 4)
             for other in names:
@@ -283,18 +268,12 @@ class Geometry(Explorer):
 
     def _key(self, width: float) -> list:
         """Which marker is which image, and the step."""
-        x, y = 12.0, 384.0
         items: list = [
-            Shapes(((x + 6, y - 4) + 7.0 * MARKS[0])[None], [YELLOW], stroke=INK, width=1.8),
-            Label(x + 18, y, "followed, with its way from raw"),
-            Label(width - 12, y, f"step {self.step:.1f}: {step_name(self.step, '%s → %s')}", anchor="end", bold=True),
+            Shapes(((18, 380) + 7.0 * MARKS[0])[None], [YELLOW], stroke=INK, width=1.8),
+            Label(30, 384, "followed, with its way from raw"),
+            Label(width - 12, 384, f"step {self.step:.1f}: {step_name(self.step, '%s → %s')}", anchor="end", bold=True),
         ]
         for i, hue in enumerate(IMAGE_HUES[: self.images]):
-            left = x + 234 + 78 * i
-            items.append(Shapes(((left, y - 4) + 6.0 * MARKS[i])[None], [hue]))
-            items.append(Label(left + 10, y, f"image {i}"))
+            x = 246 + 78 * i
+            items += [Shapes(((x, 380) + 6.0 * MARKS[i])[None], [hue]), Label(x + 10, 384, f"image {i}")]
         return items
-
-
-def _span(panel: Panel) -> str:
-    return interval(panel.lengths.min(), panel.lengths.max())

@@ -32,29 +32,16 @@ ROWS = {"original": 286.0, "changed": 394.0, "difference": 488.0}  # px: where t
 
 
 class Reading(NamedTuple):
-    """An image and its changed copy: images (2, h, w), their maps (2, C, h, w) before and after normalization.
+    """An image and its changed copy, and their maps before and after normalization; all in float64."""
 
-    mean, std: (2, G), of each set of `raw`; kept: (2, C), the standard deviation of each normalized map; differs:
-    (C,), the root-mean-square difference of the two images' normalized maps; through: for every G that of all maps.
-    All in float64.
-    """
-
-    images: np.ndarray
-    raw: np.ndarray
-    normalized: np.ndarray
-    mean: np.ndarray
-    std: np.ndarray
-    kept: np.ndarray
-    differs: np.ndarray
-    through: dict[int, float]
-
-
-def grey_image(name: str) -> np.ndarray:
-    """One of IMAGES in grey, float64 (h, w) between 0 and 1."""
-    if name == "digit":
-        return np.pad(digit_images(1)[0].astype(float), ((0, 0), (2, 2)))
-    red, green, blue = photos(40, 60)[IMAGES.index(name)].astype(float)
-    return 0.299 * red + 0.587 * green + 0.114 * blue  # luma of ITU-R BT.601
+    images: np.ndarray  # (2, h, w)
+    raw: np.ndarray  # (2, C, h, w)
+    normalized: np.ndarray  # (2, C, h, w)
+    mean: np.ndarray  # (2, G), of each set of `raw`
+    std: np.ndarray  # (2, G)
+    kept: np.ndarray  # (2, C), the standard deviation of each normalized map
+    differs: np.ndarray  # (C,), the root-mean-square difference of the two images' normalized maps
+    through: dict[int, float]  # for every G that of all maps
 
 
 def feature_maps(image: np.ndarray) -> np.ndarray:
@@ -64,8 +51,12 @@ def feature_maps(image: np.ndarray) -> np.ndarray:
 
 @lru_cache
 def original(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """One of IMAGES in grey, and its maps."""
-    image = grey_image(name)
+    """One of IMAGES in grey, float64 (h, w) between 0 and 1, and its maps."""
+    if name == "digit":
+        image = np.pad(digit_images(1)[0].astype(float), ((0, 0), (2, 2)))
+    else:
+        red, green, blue = photos(40, 60)[IMAGES.index(name)].astype(float)
+        image = 0.299 * red + 0.587 * green + 0.114 * blue  # luma of ITU-R BT.601
     return image, feature_maps(image)
 
 
@@ -135,26 +126,22 @@ class Groups(Explorer):
             Label(300, 18, "drawn: 3 × 4 positions", anchor="end", color=MUTED),
             *block(cells, Box(4, 26, 302, 186)),
             Label(318, 148, f"changed = {self._changed('original', ' ')}"),
+            Label(318, 166, f"and its map “{MAPS[LOUD]}” × {self.gain:g}" if self.gain != 1 else ""),
             Label(318, 196, f"{sets} sets of {here.set_size:,} cells, {formula} = {values} statistics", color=MUTED),
             *self._bars(Box(650, 38, 184, 118), reading.through),
             Label(12, 236, "The maps after normalization", 13, bold=True),
             *cells_legend(replace(cells, color="value", limit=LIMIT, values=np.zeros(1)), 236, 236),
         ]
-        if self.gain != 1:
-            items.append(Label(318, 166, f"and its map “{MAPS[LOUD]}” × {self.gain:g}"))
-        for i, (name, image) in enumerate(zip(ROWS, reading.images, strict=False)):
+        for i, name in enumerate(("original", "changed")):
             box = Box(318 + 142 * i, 34, 132, 88)
-            items.append(Label(box.x, box.y - 8, name, bold=True))
-            items.append(Raster(box.x, box.y, box.width, box.height, photo_pixels(image), name))
-            items.append(Strokes(ring(rect(box)), MUTED, name="photo"))
-            items += self._sets(ROWS[name], reading.mean[i], reading.std[i], cells.hues[i, :, 0])
-        first, second = reading.normalized
-        for name, maps, heading, numbers in (
-            ("original", first, "σ after", reading.kept[0]),
-            ("changed", second, "σ after", reading.kept[1]),
-            ("difference", second - first, "rms", reading.differs),
-        ):
-            items += _maps(name, maps, heading, numbers)
+            items += [
+                Label(box.x, box.y - 8, name, bold=True),
+                Raster(box.x, box.y, box.width, box.height, photo_pixels(reading.images[i]), name),
+                Strokes(ring(rect(box)), MUTED, name="photo"),
+                *self._sets(ROWS[name], reading.mean[i], reading.std[i], cells.hues[i, :, 0]),
+                *_maps(name, reading.normalized[i], "σ after", reading.kept[i]),
+            ]
+        items += _maps("difference", reading.normalized[1] - reading.normalized[0], "rms", reading.differs)
         return Scene(844, 576, items)  # what JupyterLab leaves of a laptop's screen beside its file browser
 
     def _bars(self, box: Box, through: dict[int, float]) -> list:
@@ -177,9 +164,8 @@ class Groups(Explorer):
         items, wide = [Label(12, y - 9, "set's μ, σ", color=MUTED)], STEP * len(MAPS) / self.num_groups
         for g, hue in enumerate(hues[:: len(MAPS) // self.num_groups].tolist()):
             left, right = LEFT + g * wide, LEFT + (g + 1) * wide - 6
-            bar = rects(left, y - 4, right, y - 1)
+            bar, text = rects(left, y - 4, right, y - 1), f"{fixed(mean[g])}, {fixed(std[g])}"
             items.append(Shapes(bar, [set_fill(hue)], stroke=INK, width=0.6, name="set"))
-            text = f"{fixed(mean[g])}, {fixed(std[g])}"
             items.append(Label((left + right) / 2, y - 9, text, anchor="middle", color=MUTED))
         return items
 
@@ -189,10 +175,9 @@ def _maps(name: str, maps: np.ndarray, heading: str, numbers: np.ndarray) -> lis
     y, wide = ROWS[name], STEP - 6
     items = [Label(12, y + HIGH / 2, name, bold=True), Label(12, y + HIGH + 14, heading, color=MUTED)]
     for c, pixels in enumerate(value_pixels(maps, LIMIT)):
-        x = LEFT + c * STEP
-        middle = {"x": x + wide / 2, "anchor": "middle"}
+        x, middle = LEFT + c * STEP, LEFT + c * STEP + wide / 2
         items.append(Raster(x, y, wide, HIGH, pixels, f"{name}, {MAPS[c]}"))
-        items.append(Label(y=y + HIGH + 14, text=fixed(numbers[c]), color=MUTED, **middle))
+        items.append(Label(middle, y + HIGH + 14, fixed(numbers[c]), anchor="middle", color=MUTED))
         if name == "original":
-            items.append(Label(y=y - 26, text=MAPS[c], color=AXIS_COLORS["channel"], bold=True, **middle))
+            items.append(Label(middle, y - 26, MAPS[c], anchor="middle", color=AXIS_COLORS["channel"], bold=True))
     return items

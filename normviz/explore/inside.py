@@ -122,19 +122,15 @@ class Recorded(Explorer):
 
 
 class Reading(NamedTuple):
-    """One block's tokens at one site and step.
-
-    tokens: N = images of a batch × patches of an image; ratio: longest over root-mean-square length, bound: √(N−1);
-    counts: by bin of `LENGTH_EDGES`; longest: (image of the batch, patch, ratio) of each; ratios: of every block.
-    """
+    """One block's tokens at one site and step."""
 
     step: int
-    tokens: int
-    ratio: float
-    bound: float
-    counts: np.ndarray
-    longest: list[tuple[int, int, float]]
-    ratios: np.ndarray
+    tokens: int  # N = images of a batch × patches of an image
+    ratio: float  # longest over root-mean-square length
+    bound: float  # √(N−1)
+    counts: np.ndarray  # tokens in each bin of `LENGTH_EDGES`
+    longest: list[tuple[int, int, float]]  # (image of the batch, patch, ratio) of the longest ones
+    ratios: np.ndarray  # `ratio` of every block
 
 
 @dataclass(frozen=True)

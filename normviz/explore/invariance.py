@@ -32,11 +32,11 @@ CELL = (15.5, 15.0)  # px, a feature wide, a token high
 
 
 class Scope(NamedTuple):
-    """Cells that are changed: in words, what the bars of a map are called (inside, outside if any), and an index."""
+    """Cells that are changed."""
 
     name: str
     where: str
-    bars: tuple[str, ...]
+    bars: tuple[str, ...]  # what those of a map are called: inside, outside if any
     cells: tuple[slice, slice]
 
 
@@ -50,21 +50,12 @@ SCOPES = {
 
 
 class Reading(NamedTuple):
-    """What the change does to the norm's input and to the outputs.
+    """What the change does to the norm's input, and by method (None: no norm) to the outputs."""
 
-    after: (16, 8), the changed input; moves: method (None: no norm) -> (16, 8) output after minus output before;
-    inside, outside: method -> length of that difference over the length of the output before, in the scope and in the
-    other cells (NaN if there are none).
-    """
-
-    after: np.ndarray
-    moves: dict[str | None, np.ndarray]
-    inside: dict[str | None, float]
-    outside: dict[str | None, float]
-
-    def is_still(self, method: str | None) -> bool:
-        """Whether the whole output moves by less than STILL of its length."""
-        return max(self.inside[method], np.nan_to_num(self.outside[method])) < STILL
+    after: np.ndarray  # (16, 8), the changed input
+    moves: dict[str | None, np.ndarray]  # (16, 8) output after minus output before
+    inside: dict[str | None, float]  # length of that over the length of the output before, in the scope
+    outside: dict[str | None, float]  # the same of the other cells, NaN if there are none
 
 
 @lru_cache(maxsize=1)
@@ -124,37 +115,33 @@ class Invariance(Explorer):
             for method, name in SHOWN.items()
         )
         shift = f" {'−' if self.shift < 0 else '+'} {abs(self.shift):g}" if self.shift else ""
-        return (
-            f"Weights × {self.weights:g}; {where} becomes {self.scale:g}·x{shift}; "
-            f"{'evaluation' if self.evaluation else 'training'}. The output moves by: {moves}."
-        )
+        mode = "evaluation" if self.evaluation else "training"
+        becomes = f"Weights × {self.weights:g}; {where} becomes {self.scale:g}·x{shift}; {mode}"
+        return f"{becomes}. The output moves by: {moves}."
 
     def draw(self, reading: Reading) -> Scene:
         """The changed input, and for each method the difference that the change makes to its output."""
-        picture, limit = Scene(840, 398), value_limit(summed_inputs())
-        box = Box(44, 62, FEATURES * CELL[0], TOKENS * CELL[1])
-        picture.items += self._map(box, reading.after, limit, "x")
-        picture.items += [
-            Label(box.x, 20, "the norm's input x", 13, bold=True),
-            Label(box.x, 40, "as changed"),
+        limit, wide, high = value_limit(summed_inputs()), FEATURES * CELL[0], TOKENS * CELL[1]
+        box, swatches = Box(44, 62, wide, high), 144 + 6 * np.arange(len(VALUE_FILLS[::5]))
+        ends = f"+limit; the limit is {limit:.3g} for x, {LIMIT:g} for what an output moves by (+ and – lie beyond)"
+        items = [
+            *self._map(box, reading.after, limit, "x"),
+            Label(box.x, 20, "the norm's input x", 13, bold=True), Label(box.x, 40, "as changed"),
             Label(16, box.center[1], "tokens", anchor="middle", angle=90),
             Label(box.center[0], box.bottom + 16, "features", anchor="middle"),
             *(Label(box.x - 6, 62 + (k + 0.8) * CELL[1], str(k), anchor="end", color=MUTED) for k in range(0, 16, 5)),
-        ]
-        for k, (method, name) in enumerate(SHOWN.items()):
-            box, still = Box(206 + k * 161, box.y, box.width, box.height), reading.is_still(method)
-            picture.items += self._map(box, reading.moves[method], LIMIT, f"{name}, moved by")
-            picture.items.append(Label(box.x, 20, name, 13, bold=True))
-            picture.items.append(Label(box.x, 40, "● stands still" if still else "moves", bold=still))
-            picture.items += self._bars(box, reading.inside[method], reading.outside[method])
-        swatches = 144 + 6 * np.arange(len(VALUE_FILLS[::5]))
-        picture.items += [
-            Label(44, 386, "colour: −limit"),
+            Label(44, 386, "colour: −limit"), Label(276, 386, ends),
             Shapes(rects(swatches, 376, swatches + 6, 388), VALUE_FILLS[::5], name="legend"),
-            Label(276, 386, f"+limit; the limit is {limit:.3g} for x, {LIMIT:g} for what an output moves by "
-                            "(+ and – lie beyond)"),
         ]  # fmt: skip
-        return picture
+        for k, (method, name) in enumerate(SHOWN.items()):
+            box, still = Box(206 + k * 161, 62, wide, high), reading.is_still(method)
+            items += [
+                *self._map(box, reading.moves[method], LIMIT, f"{name}, moved by"),
+                Label(box.x, 20, name, 13, bold=True),
+                Label(box.x, 40, "● stands still" if still else "moves", bold=still),
+                *self._bars(box, reading.inside[method], reading.outside[method]),
+            ]
+        return Scene(840, 398, items)
 
     def _map(self, box: Box, values: np.ndarray, limit: float, what: str) -> list:
         """Cells coloured by value, the changed ones framed."""
@@ -167,13 +154,11 @@ class Invariance(Explorer):
             if mark
         ]
         changed = points.reshape(TOKENS, FEATURES, 4, 2)[SCOPES[self.scope].cells]
-        frame = rects(*changed[0, 0, 0], *changed[-1, -1, 2])
         return [
-            Shapes(points, fills, titles, stroke=PAPER, width=0.5, name="difference"),
-            *signs,
+            Shapes(points, fills, titles, stroke=PAPER, width=0.5, name="difference"), *signs,
             Strokes(ring(rect(box)), INK, 0.8, name="edge"),
-            Strokes(ring(frame), INK, 2.2, name="changed"),
-        ]
+            Strokes(ring(rects(*changed[0, 0, 0], *changed[-1, -1, 2])), INK, 2.2, name="changed"),
+        ]  # fmt: skip
 
     def _bars(self, box: Box, *shares: float) -> list:
         """How far the output moves, in the scope and elsewhere: full width is once its length, or more."""

@@ -182,19 +182,19 @@ def _widget(control: Control) -> w.Widget:
 
     Ends, value and whether it rests are for `_bring` to set.
     """
-    name, auto = control.label, w.Layout(width="auto")
+    name = control.label
     look = {"description": name, "style": {"description_width": f"{max(40, 7 * len(name) + 8)}px"}}
     if control.kind == "flag":
-        return w.Checkbox(indent=False, description=name, layout=auto)
+        return w.Checkbox(indent=False, description=name, layout={"width": "auto"})
     if control.kind == "choice":
         words = any(isinstance(value, bool) or not isinstance(value, (int, float)) for value in control.values)
         longest = max(map(len, control.labels))
         if words and len(control.labels) < 5 and sum(map(len, control.labels)) <= 30:
             look["style"] = {"button_width": f"{max(54, 8 * longest + 14)}px"}
-            return w.ToggleButtons(options=_options(control), layout=auto, **look)
-        look["layout"] = w.Layout(width=f"{min(440, 240 + 7 * len(name) + 5 * longest)}px")
+            return w.ToggleButtons(options=_options(control), layout={"width": "auto"}, **look)
+        look["layout"] = {"width": f"{min(440, 240 + 7 * len(name) + 5 * longest)}px"}
         return w.SelectionSlider(options=_options(control), **look)
-    look["layout"] = w.Layout(width=f"{min(300, 210 + 7 * len(name))}px")
+    look["layout"] = {"width": f"{min(300, 210 + 7 * len(name))}px"}
     if control.kind == "integer":
         return w.IntSlider(**look)
     digits = max(0, len(f"{control.step:g}".partition(".")[2]))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -15,9 +16,9 @@ from normviz.arms import BLUE, VERMILION, Style
 from normviz.explore.base import Explorer
 from normviz.fields import choice
 from normviz.norms import METHODS, normalize
-from normviz.picture.chart import Chart, marker
-from normviz.picture.color import INK, MUTED
-from normviz.picture.scene import Box, Label, Scene, Strokes
+from normviz.picture.chart import Chart, legend
+from normviz.picture.color import MUTED
+from normviz.picture.scene import Box, Label, Scene
 from normviz.samples import digit_features
 
 FACTORS = (1, 2, 3, 5, 10, 20, 30, 50, 100, 200, 300, 500, 1000)
@@ -28,16 +29,12 @@ OTHERS = Style("the others", BLUE, "circle")
 
 
 class Reading(NamedTuple):
-    """What the methods make of one feature, by method.
+    """What the methods make of one feature, by method."""
 
-    values: (N,) outputs of the feature; peaks, spreads: one number for each of FACTORS, the magnitude of sample 0 and
-    the standard deviation of the others; bound: √(N−1).
-    """
-
-    values: dict[str, np.ndarray]
-    peaks: dict[str, np.ndarray]
-    spreads: dict[str, np.ndarray]
-    bound: float
+    values: dict[str, np.ndarray]  # (N,) outputs of the feature
+    peaks: dict[str, np.ndarray]  # magnitude of sample 0, for each of FACTORS
+    spreads: dict[str, np.ndarray]  # standard deviation of the others, for each of FACTORS
+    bound: float  # √(N−1)
 
 
 @lru_cache
@@ -72,30 +69,26 @@ class Outlier(Explorer):
             f"{reading.spreads[m][at]:.2g}"
             for m in SHOWN
         )
-        return (
-            f"One of {self.size} samples is multiplied by {self.factor}. In the feature shown {gives}. "
-            f"The bound √(N−1) is {reading.bound:.2f}."
-        )
+        said = f"One of {self.size} samples is multiplied by {self.factor}. In the feature shown {gives}"
+        return f"{said}. The bound √(N−1) is {reading.bound:.2f}."
 
     def draw(self, reading: Reading) -> Scene:
-        picture = Scene(840, 486)
-        top = 1.15 * max(reading.bound, 3.0)
+        items, top = self._curves(reading), 1.15 * max(reading.bound, 3.0)
         ticks = {i: str(i) for i in range(0, self.size, max(1, self.size // 8))}
         for i, method in enumerate(SHOWN):
+            heading, values = f"After {METHODS[method].family}", reading.values[method]
             chart = Chart(
                 Box(62 + 422 * i, 40, 342, 170), (-0.7, self.size - 0.3), (-top, top), x_name="sample",
-                y_name="output", heading=f"After {METHODS[method].family}", x_ticks=ticks,
+                y_name="output", heading=heading, x_ticks=ticks,
             )  # fmt: skip
             chart.across(0, dashed=False, color=MUTED, width=0.8)
-            values = reading.values[method]
             chart.dots(np.arange(1, self.size), values[1:], OTHERS, 4.0, name=f"others-{method}")
             chart.dots(0, values[0], EXTREME, 7.0, name=f"extreme-{method}")
             if METHODS[method].running:  # what a batch bounds
                 chart.across(-reading.bound, name="bound")
                 chart.across(reading.bound, f"√(N−1) = {reading.bound:.2f}", name="bound")
-            picture.items += chart.items
-        picture.items += self._curves(reading)
-        return picture
+            items += chart.items
+        return Scene(840, 486, items)
 
     def _curves(self, reading: Reading) -> list:
         """Magnitude of the extreme sample and spread of the others, over the factor, both logarithmic."""
@@ -107,15 +100,12 @@ class Outlier(Explorer):
         chart.across(reading.bound, name="bound")
         chart.upright(self.factor, name="cursor", width=0.8)
         at, y = FACTORS.index(self.factor), 316
-        for method in SHOWN:
-            for style, curves, what in ((EXTREME, reading.peaks, "the multiplied sample"),
-                                        (OTHERS, reading.spreads, "spread of the others")):  # fmt: skip
-                look = style._replace(dashed=not METHODS[method].running)
-                chart.line(FACTORS, curves[method], look, name="curve")
-                chart.dots(self.factor, curves[method][at], look, 6.0, name="now")
-                line = Strokes(np.array([[(540, y - 4), (570, y - 4)]]), look.color, 2.4, look.dashed)
-                chart.items += [line, marker([(555, y - 4)], look, 5.0, "legend")]
-                chart.add(Label(580, y, f"{METHODS[method].short}, {what}"))
-                chart.add(Label(828, y, f"{curves[method][at]:.3g}", anchor="end", bold=True, color=INK))
-                y += 30
+        kinds = (EXTREME, reading.peaks, EXTREME.name), (OTHERS, reading.spreads, "spread of the others")
+        for method, (style, curves, what) in product(SHOWN, kinds):
+            look = style._replace(name=f"{METHODS[method].short}, {what}", dashed=not METHODS[method].running)
+            chart.line(FACTORS, curves[method], look, name="curve")
+            chart.dots(self.factor, curves[method][at], look, 6.0, name="now")
+            chart.items += legend([look], 540, y)
+            chart.add(Label(828, y, f"{curves[method][at]:.3g}", anchor="end", bold=True))
+            y += 30
         return chart.items

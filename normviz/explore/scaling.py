@@ -30,13 +30,10 @@ GUIDE = Style("", MUTED, dashed=True)
 
 
 class Reading(NamedTuple):
-    """Length of the token's output over that at factor 1, by FFN.
+    """Length of the token's output over that at factor 1, by FFN."""
 
-    curves: one number for each of FACTORS, (12,); growth: the one of this state's factor.
-    """
-
-    curves: dict[str, np.ndarray]
-    growth: dict[str, float]
+    curves: dict[str, np.ndarray]  # (12,), a number for each of FACTORS
+    growth: dict[str, float]  # the one of this state's factor
 
 
 def torch_randn(words: np.random.RandomState, *shape: int) -> np.ndarray:

@@ -31,28 +31,21 @@ LIGHT, DARK, PADDING = "#EAF3FA", mix(BLUE, INK, 0.25), "#D8D8D8"
 
 
 class Reading(NamedTuple):
-    """A batch of B sequences, longest first, its statistics over T time steps, and those of all digits.
+    """A batch of B sequences, longest first, its statistics over T time steps, and those of all digits."""
 
-    steps: (B, T, 3), padding 0; lengths: (B,); images: (B,) the digits' numbers; alive: (T,) sequences that have the
-    step; mean, var: (T,) of the state's feature, var biased, NaN where nothing is there to average; low, high: (T,)
-    between which nine in ten of DRAWS batches of this size have their mean; noise: (T,) its standard deviation over
-    them; population: (2, T) mean and variance of each step over all digits; value: the longest sequence's feature at
-    the step, normalized: the same by the batch's statistics, ideal: by the population's; NaN after its end.
-    """
-
-    steps: np.ndarray
-    lengths: np.ndarray
-    images: np.ndarray
-    alive: np.ndarray
-    mean: np.ndarray
-    var: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    noise: np.ndarray
-    population: np.ndarray
-    value: float
-    normalized: float
-    ideal: float
+    steps: np.ndarray  # (B, T, 3), padding 0
+    lengths: np.ndarray  # (B,)
+    images: np.ndarray  # (B,) the digits' numbers
+    alive: np.ndarray  # (T,) sequences that have the step
+    mean: np.ndarray  # (T,) of the state's feature, NaN where nothing is there to average
+    var: np.ndarray  # (T,), biased
+    low: np.ndarray  # (T,): nine in ten of DRAWS batches of this size have their mean between this
+    high: np.ndarray  # and this
+    noise: np.ndarray  # (T,) standard deviation of the mean over them
+    population: np.ndarray  # (2, T) mean and variance of each step over all digits
+    value: float  # the longest sequence's feature at the step, NaN after its end
+    normalized: float  # the same by the batch's statistics
+    ideal: float  # and by the population's
 
 
 @lru_cache(maxsize=1)
@@ -171,41 +164,39 @@ class Time(Explorer):
 
     def say(self, reading: Reading) -> str:
         t, alive = self.step, int(reading.alive[self.step])
-        text = f"Step {t}: {alive} of {self.batch_size} sequences alive. Statistics "
-        text += f"{'of this step' if self.per_step else 'shared by all steps'}, padding "
-        text += "left out: " if self.masked else "counted: "
+        where, padding = (
+            ("of this step", "shared by all steps")[not self.per_step],
+            ("counted", "left out")[self.masked],
+        )
+        text = f"Step {t}: {alive} of {self.batch_size} sequences alive. Statistics {where}, padding {padding}: "
         if not np.isfinite(reading.mean[t]):
             return text + "there is nothing to average, as every sequence of the batch has ended."
-        mean, var = reading.population[:, t]
-        text += f"mean {self.feature} {fixed(reading.mean[t])}, σ {fixed(reading.var[t] ** 0.5)}; "
-        text += f"at this step over all digits: {fixed(mean)}, σ {fixed(var**0.5)}."
+        text += f"mean {self.feature} {_moments(reading.mean[t], reading.var[t])}; "
+        text += f"at this step over all digits: {_moments(*reading.population[:, t])}."
         if np.isfinite(reading.noise[t]):
-            text += (
-                f" Nine in ten such batches have a mean between {fixed(reading.low[t])} and {fixed(reading.high[t])}."
-            )
+            ends = f"{fixed(reading.low[t])} and {fixed(reading.high[t])}"
+            text += f" Nine in ten such batches have a mean between {ends}."
         if not alive:
             return text + " Every sequence of the batch has ended; the shared statistics are there all the same."
         text += f" The longest digit's {self.feature} {number(reading.value)} is normalized to "
         text += f"{_signed(reading.normalized)}, by all digits' statistics to {_signed(reading.ideal)}."
-        if self.per_step and self.masked and alive == 1:
-            text += " A lone sequence is its own mean: whatever it holds becomes 0."
-        return text
+        lone = " A lone sequence is its own mean: whatever it holds becomes 0."
+        return text + lone * (self.per_step and self.masked and alive == 1)
 
     def draw(self, reading: Reading) -> Scene:
         """The padded batch, how many are alive, the mean over the time step, and the longest digit at this step."""
         x = LEFT + ACROSS * (self.step + 0.5) / STEPS
         panels = np.array([[(x, top), (x, bottom)] for top, bottom in ((32, 148), (186, 252), (296, 448))])
         cursor = Strokes(panels, INK, 1.4, name="cursor")
-        items = [*self._batch(reading), *self._alive(reading), *self._mean(reading), cursor]
-        items += [*self._digit(reading), *self._words(reading)]
+        items = [*self._batch(reading), *self._over_time(reading), cursor, *self._digit(reading), *self._words(reading)]
         return Scene(840, 492, items, backdrop=axes(self.batch_size, self.feature)[2])
 
     def _batch(self, reading: Reading) -> list:
         box, most, t = Box(LEFT, 36, ACROSS, 112), FEATURES[self.feature], np.arange(STEPS)
         dark = feature_of(reading.steps, self.feature)[..., None] / most
         colors = rgb(LIGHT) * (1 - dark) + rgb(DARK) * dark  # (B, T, 3)
-        colors = np.where((t < reading.lengths.max())[:, None], colors, 255.0)
-        colors[(t >= reading.lengths[:, None]) & (t < reading.lengths.max())] = rgb(PADDING)
+        colors[t >= reading.lengths[:, None]] = rgb(PADDING)
+        colors[:, reading.lengths.max() :] = 255.0
         title = f"{self.batch_size} sequences, longest first; light is {self.feature} 0, dark is {most:g}"
         x, y = box.right - 214, box.y - 20
         swatches = [mix(LIGHT, DARK, k) for k in (0.0, 0.5, 1.0)]
@@ -214,37 +205,29 @@ class Time(Explorer):
             Raster(box.x, box.y, box.width, box.height, np.rint(colors).astype(np.uint8), title),
             Label(box.x - 42, box.center[1], "sequence", anchor="middle", angle=90),
             Shapes(grid_rects(Box(x, y, 42, 13), 1, 3), swatches, stroke=INK, width=0.7),
-            Label(x - 4, y + 11, f"{self.feature} 0", anchor="end"),
-            Label(x + 46, y + 11, f"{most:g}"),
+            Label(x - 4, y + 11, f"{self.feature} 0", anchor="end"), Label(x + 46, y + 11, f"{most:g}"),
             *legend([(PADDING, "padding (0)")], x + 84, y + 11),
-        ]
+        ]  # fmt: skip
 
-    def _alive(self, reading: Reading) -> list:
-        chart = copy(axes(self.batch_size, self.feature)[0])
-        chart.items = []
+    def _over_time(self, reading: Reading) -> list:
+        alive, mean = map(copy, axes(self.batch_size, self.feature)[:2])
+        alive.items, mean.items, t = [], [], np.arange(STEPS)
         titles = [f"step {t}: {n} alive" for t, n in enumerate(reading.alive.tolist())]
-        chart.bars(np.arange(STEPS), reading.alive, 0.8, SKY, titles=titles, name="alive")
-        return chart.items
-
-    def _mean(self, reading: Reading) -> list:
-        chart, t = copy(axes(self.batch_size, self.feature)[1]), np.arange(STEPS)
-        chart.items = []
-        chart.band(t, reading.low, reading.high, BATCH.color, 0.32, name="band")
-        chart.line(t, reading.population[0], EVERYONE, 2.0, name="population")
-        chart.line(t, reading.mean, BATCH, name="mean")
-        chart.dots(self.step, reading.mean[self.step], BATCH, 5.5)
-        return chart.items
+        alive.bars(t, reading.alive, 0.8, SKY, titles=titles, name="alive")
+        mean.band(t, reading.low, reading.high, BATCH.color, 0.32, name="band")
+        mean.line(t, reading.population[0], EVERYONE, 2.0, name="population")
+        mean.line(t, reading.mean, BATCH, name="mean")
+        mean.dots(self.step, reading.mean[self.step], BATCH, 5.5)
+        return [*alive.items, *mean.items]
 
     def _digit(self, reading: Reading) -> list:
         """The longest digit, its pixels in reading order, the one of this step framed."""
-        box = Box(622, 36, 208, 208)
-        pixels = grey_pixels(digits()[0][reading.images[0]])
+        box, text = Box(622, 36, 208, 208), f"ended after step {reading.lengths[0] - 1}"
         items = [
             Label(box.x, box.y - 10, "The longest digit", 13, bold=True),
-            Raster(box.x, box.y, box.width, box.height, pixels, "a digit"),
+            Raster(box.x, box.y, box.width, box.height, grey_pixels(digits()[0][reading.images[0]]), "a digit"),
             Strokes(ring(rect(box)), GREY, 1.0),
         ]
-        text = f"ended after step {reading.lengths[0] - 1}"
         if self.step < reading.lengths[0]:
             row, column, ink = reading.steps[0, self.step].tolist()
             frame = ring(grid_rects(box, 8, 8)[int(8 * row + column)])
@@ -255,14 +238,12 @@ class Time(Explorer):
     def _words(self, reading: Reading) -> list:
         x, y, t = 622.0, 300.0, self.step
         items: list = [Label(x, y, f"At step {t}", 13, bold=True)]
-        line = np.array([[(x, 0.0), (x + 26, 0.0)]])
         for style, mean, var in ((BATCH, reading.mean, reading.var), (EVERYONE, *reading.population)):
             y += 22
-            items.append(Strokes(line + (0, y - 4), style.color, 2.4, style.dashed))
-            words = f"μ {fixed(mean[t])}, σ {fixed(var[t] ** 0.5)}" if np.isfinite(mean[t]) else "none is left"
-            items.append(Label(x + 34, y, f"{style.name}: {words}"))
-        y, noise = y + 20, reading.noise[t]
-        words = "no batch is as long"
+            words = f"μ {_moments(mean[t], var[t])}" if np.isfinite(mean[t]) else "none is left"
+            line = Strokes(np.array([[(x, y - 4), (x + 26, y - 4)]]), style.color, 2.4, style.dashed)
+            items += [line, Label(x + 34, y, f"{style.name}: {words}")]
+        y, noise, words = y + 20, reading.noise[t], "no batch is as long"
         if np.isfinite(noise):
             words = f"scatter of the mean: {fixed(noise) if noise >= 0.005 else number(noise, 1)}"
         items += [Shapes(rects(x, y - 9, x + 26, y), [mix(BATCH.color, PAPER, 0.68)]), Label(x + 34, y, words)]
@@ -274,6 +255,10 @@ class Time(Explorer):
                 words = _signed(value) if np.isfinite(value) else "—"
                 items += [Label(x, y, words, 14, bold=True), Label(x + 62, y, f"by {style.name}")]
         return items
+
+
+def _moments(mean: float, var: float) -> str:
+    return f"{fixed(mean)}, σ {fixed(var**0.5)}"
 
 
 def _signed(value: float) -> str:
