@@ -5,7 +5,7 @@ Patterson 2009, doi:10.1145/1498765.1498785) with one more term, since a call co
 
     seconds = call + max(bytes / bandwidth, operations / rate).
 
-Plain Python: the pictures use it without torch, the lab calibrates it on a machine (`normviz.lab.calibrate`).
+Without torch: the pictures use it without torch, the lab calibrates it on a machine (`normviz.lab.calibrate`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
+
+import numpy as np
 
 
 class Layer(NamedTuple):
@@ -76,14 +78,8 @@ class Machine:
 
     def bandwidth_at(self, moved: float) -> float:
         """Bytes per second when `moved` bytes are touched: between two calibrated sizes along the logarithm."""
-        sizes = [size for size, _ in self.bandwidth]
-        if moved <= sizes[0]:
-            return self.bandwidth[0][1]
-        for (low, slow), (high, fast) in zip(self.bandwidth, self.bandwidth[1:], strict=False):
-            if moved <= high:
-                share = math.log(moved / low) / math.log(high / low)
-                return slow ** (1 - share) * fast**share
-        return self.bandwidth[-1][1]
+        sizes, rates = zip(*self.bandwidth, strict=True)
+        return math.exp(np.interp(math.log(moved), np.log(sizes), np.log(rates)))
 
     @classmethod
     def from_dict(cls, values: Mapping) -> Machine:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from normviz.norms.arithmetic import is_tensor
+from normviz.norms.arithmetic import is_floating, is_tensor
 
 #: 3×3 kernels for cross-correlation, in the order of the channels.  Their responses differ in offset and scale by
 #: nature: a blur stays between 0 and 1, an edge swings by ±4.
@@ -88,9 +88,9 @@ def photos(h: int = 96, w: int = 144) -> np.ndarray:
 
 def shrink(maps: np.ndarray, size: int, axis: int) -> np.ndarray:
     """Average over `size` even stretches of an axis (adaptive average pooling)."""
-    if maps.shape[axis] == size:
-        return maps
     length = maps.shape[axis]
+    if length == size:
+        return maps
     cuts = [(i * length // size, -(-(i + 1) * length // size)) for i in range(size)]
     return np.stack([maps.take(range(a, b), axis).mean(axis) for a, b in cuts], axis).astype(np.float32)
 
@@ -101,13 +101,13 @@ def ink_sequences(images):
     A pixel is ink where it is brighter than the image's darkest pixel, whatever the image's scale.
     images: floating-point tensor or array (B, H, W) or (B, 1, H, W).
 
-    Returns (steps, lengths), tensors or arrays as the images are: steps of their dtype (B, T, 3), each one (row, column,
-    ink above the darkest pixel), rows and columns counted from 0 and padding 0; lengths int64 (B,), at least 1: an image
+    Returns (steps, lengths), tensors or arrays as the images are: steps of their dtype (B, T, 3), each one (row,
+    column, ink above the darkest pixel), counted from 0 and padded with 0; lengths int64 (B,), at least 1: an image
     without any ink becomes its first pixel, with 0 ink.  Raises ValueError for another shape, TypeError for what is no
     floating-point tensor or array.
     """
     tensor = is_tensor(images)
-    if not (images.is_floating_point() if tensor else isinstance(images, np.ndarray) and images.dtype.kind == "f"):
+    if not is_floating(images):
         raise TypeError(f"images must be a floating-point tensor or array, got {type(images).__name__}")
     if images.ndim == 4 and images.shape[1] == 1:
         images = images[:, 0]

@@ -34,10 +34,8 @@ class RunningStats(NamedTuple):
 
         if like is not None:
             dtype, device = like.dtype, like.device
-        mean, var = (
-            make(num_features, dtype=dtype or torch.float32, device=device) for make in (torch.zeros, torch.ones)
-        )
-        return cls(mean, var, torch.zeros((), dtype=torch.long, device=device))
+        mean = torch.zeros(num_features, dtype=dtype or torch.float32, device=device)
+        return cls(mean, torch.ones_like(mean), torch.zeros((), dtype=torch.long, device=device))
 
 
 class Steps:
@@ -65,9 +63,8 @@ def is_tensor(x) -> bool:
 
 def _spread(statistic, cut: Cut):
     """A statistic of every set, at every cell."""
-    if is_tensor(statistic):
-        return statistic.expand(cut.view).reshape(cut.shape)
-    return np.broadcast_to(statistic, cut.view).reshape(cut.shape)
+    whole = statistic.expand(cut.view) if is_tensor(statistic) else np.broadcast_to(statistic, cut.view)
+    return whole.reshape(cut.shape)
 
 
 def normalize_steps(
@@ -96,11 +93,11 @@ def normalize_steps(
     centred = view - mean
     scaled = centred * (var + eps) ** -0.5
     y = scaled.reshape(c.shape)
-    per_channel = [-1 if i == c.axes.channel else 1 for i in range(x.ndim)]
-    if weight is not None:
-        y = y * (weight.reshape(per_channel) if c.row.affine_per == "channel" else weight)
-    if bias is not None:
-        y = y + (bias.reshape(per_channel) if c.row.affine_per == "channel" else bias)
+    if c.row.affine_per == "channel":
+        per_channel = [-1 if i == c.axes.channel else 1 for i in range(x.ndim)]
+        weight, bias = (p if p is None else p.reshape(per_channel) for p in (weight, bias))
+    y = y if weight is None else y * weight
+    y = y if bias is None else y + bias
     return Steps(c, x, centred, scaled, _as(y, x), mean, var)
 
 
@@ -130,25 +127,25 @@ def normalize(
     return normalize_steps(x, method, num_groups, eps, weight, bias, running, training, momentum, layout).affine
 
 
+def is_floating(x) -> bool:
+    """Whether x is a floating-point tensor or array."""
+    return x.is_floating_point() if is_tensor(x) else isinstance(x, np.ndarray) and x.dtype.kind == "f"
+
+
 def _check_tensor(x) -> None:
+    if is_floating(x):
+        return
+    got, advice = type(x).__name__, "torch.as_tensor(x).float() or np.asarray(x, float)"
     if is_tensor(x):
-        if x.is_floating_point():
-            return
         got, advice = f"a tensor of {x.dtype}", "x.float()"
     elif isinstance(x, np.ndarray):
-        if x.dtype.kind == "f":
-            return
         got, advice = f"an array of {x.dtype}", "x.astype(float)"
-    else:
-        got, advice = type(x).__name__, "torch.as_tensor(x).float() or np.asarray(x, float)"
     raise TypeError(f"x must be a floating-point tensor or array, got {got}; convert it with {advice}")
 
 
 def _wide(x):
     """Half precision is summed up in float32, as torch does."""
-    if is_tensor(x):
-        return x.float() if x.dtype.itemsize < 4 else x
-    return x.astype(np.float32) if x.dtype.itemsize < 4 else x
+    return x if x.dtype.itemsize >= 4 else x.float() if is_tensor(x) else x.astype(np.float32)
 
 
 def _as(values, like):
@@ -159,9 +156,8 @@ def _as(values, like):
 
 
 def _refuse_single_values(c: Cut) -> None:
-    if c.set_size > 1 or c.row.single_value == "zero":
-        return
-    if c.row.single_value == "refuse" or c.shape[0] == 1:
+    refused = {"zero": False, "alone": c.shape[0] == 1, "refuse": True}[c.row.single_value]
+    if c.set_size == 1 and refused:
         per = "group" if c.row.grouped else "channel"
         raise ValueError(
             f"x of shape {c.shape} gives {c.row.key!r} a single value per {per} to average over; "
@@ -172,7 +168,6 @@ def _refuse_single_values(c: Cut) -> None:
 def _check_options(c: Cut, x, eps, weight, bias, running, training, momentum) -> None:
     check_eps(eps)
     check_momentum(momentum)
-    kind = type(x).__name__ if not is_tensor(x) else "Tensor"
     named = [("weight", weight, c.affine_shape), ("bias", bias, c.affine_shape)]
     if running is not None:
         if not c.row.running:
@@ -188,6 +183,7 @@ def _check_options(c: Cut, x, eps, weight, bias, running, training, momentum) ->
         if value is None:
             continue
         if is_tensor(value) != is_tensor(x) or not hasattr(value, "shape"):
+            kind = "Tensor" if is_tensor(x) else type(x).__name__
             raise TypeError(f"{name} must be a {kind}, as x is, got {type(value).__name__}")
         if tuple(value.shape) != expected:
             raise ValueError(

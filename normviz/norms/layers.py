@@ -66,25 +66,21 @@ def torch_call(cut: Cut, *, eps: float, momentum: float | None, affine: bool) ->
     rank, channel = len(axes.shape), axes.channel
     size = list(cut.affine_shape) if row.affine_per == "sample" else axes.channels
     arguments: dict[str, Any] = {"num_groups": cut.groups} if row.grouped else {}
-    arguments |= {row.torch_size: size, "eps": eps}
-    if row.running:
-        arguments["momentum"] = momentum
+    arguments |= {row.torch_size: size, "eps": eps} | ({"momentum": momentum} if row.running else {})
     arguments[row.torch_affine] = affine
 
-    name = row.torch_class.format(d=max(1, len(axes.positions)))
+    turns: tuple = ()
     if row.feature_axis == "last" and channel != rank - 1:
-        last = axes.to_ncp()[:1] + axes.positions + (channel,)
-        back = tuple(last.index(i) for i in range(rank))
-        return TorchCall(name, arguments, (("permute", last),), (("permute", back),))
-    if row.feature_axis == "first" and channel != 1:
+        last = (0, *axes.positions, channel)
+        turns = ("permute", last), ("permute", tuple(map(last.index, range(rank))))
+    elif row.feature_axis == "first" and channel != 1:
+        turns = (("transpose", (1, 2)),) * 2
         if {"sample", "position"} <= row.over:
             # Samples and positions share a set, so tokens may be poured into one long batch: no transposed copy
-            return TorchCall(name, arguments, (("flatten", (0, 1)),), (("reshape", (-1, *axes.shape[1:])),))
-        return TorchCall(name, arguments, (("transpose", (1, 2)),), (("transpose", (1, 2)),))
-    if "{d}" in row.torch_class and not axes.positions and "sample" not in row.over:
-        # torch would read (N, C) as one sample of shape (C, L)
-        return TorchCall(name, arguments, (("unsqueeze", (-1,)),), (("squeeze", (-1,)),))
-    return TorchCall(name, arguments)
+            turns = ("flatten", (0, 1)), ("reshape", (-1, *axes.shape[1:]))
+    elif "{d}" in row.torch_class and not axes.positions and "sample" not in row.over:
+        turns = ("unsqueeze", (-1,)), ("squeeze", (-1,))  # torch would read (N, C) as one sample of shape (C, L)
+    return TorchCall(row.torch_class.format(d=max(1, len(axes.positions))), arguments, turns[:1], turns[1:])
 
 
 def torch_layer(

@@ -19,20 +19,12 @@ class Permuted(nn.Module):
         self.before, self.after = call.before, call.after
 
     def forward(self, x: Tensor) -> Tensor:
-        for name, arguments in self.before:
-            x = getattr(x, name)(*arguments)
-        x = self.layer(x)
-        for name, arguments in self.after:
-            x = getattr(x, name)(*arguments)
+        for name, arguments in (*self.before, ("layer", ()), *self.after):
+            x = self.layer(x) if name == "layer" else getattr(x, name)(*arguments)
         return x
 
-    @property
-    def weight(self):
-        return self.layer.weight
-
-    @property
-    def bias(self):
-        return getattr(self.layer, "bias", None)
+    weight = property(lambda self: self.layer.weight)
+    bias = property(lambda self: getattr(self.layer, "bias", None))
 
     def extra_repr(self) -> str:
         return f"before={self.before}, after={self.after}"

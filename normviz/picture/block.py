@@ -39,7 +39,7 @@ class Cells:
     """The part of a tensor that is drawn, as (N, C, P) arrays, with what it takes to name a cell.
 
     axes: as of `normviz.norms` (shape, letters, channel, positions).
-    labels, values: (N, C, P); start: index of the first drawn cell along N, C, P; cursor: (n, c, p) in the window.
+    labels, values, hues: (N, C, P); start: of the window along N, C, P; cursor: (n, c, p) in the window.
     """
 
     axes: Any
@@ -54,22 +54,21 @@ class Cells:
     @classmethod
     def of(cls, axes, labels, values, *, cursor=None, color="set", limit=1.0, drawn=DRAWN) -> Cells:
         """Bring tensors of the layout's shape to (N, C, P) and cut the window that holds the cursor."""
-        order = (0, axes.channel, *axes.positions)
-        whole = [np.transpose(a, order).reshape(axes.shape[0], axes.channels, -1) for a in (labels, values)]
+        sizes = position_sizes(axes)
+        labels, values = (
+            np.transpose(a, axes.to_ncp()).reshape(axes.shape[0], axes.channels, -1) for a in (labels, values)
+        )
         at = None
         if cursor is not None:
-            sizes = [axes.shape[i] for i in axes.positions]
-            p = int(np.ravel_multi_index([cursor[i] for i in axes.positions], sizes)) if sizes else 0
-            at = (cursor[0], cursor[axes.channel], p)
-        middle = at or (0, 0, 0)
-        start = [
-            min(max(0, here - most // 2), max(0, size - most))
-            for here, most, size in zip(middle, drawn, whole[0].shape, strict=True)
-        ]
+            p = int(np.ravel_multi_index([cursor[i] for i in axes.positions] or [0], sizes))
+            at = np.array([cursor[0], cursor[axes.channel], p])
+        room = np.maximum(0, np.subtract(labels.shape, drawn))
+        start = np.clip((0 if at is None else at) - np.array(drawn) // 2, 0, room)
         window = tuple(slice(s, s + most) for s, most in zip(start, drawn, strict=True))
-        hues = hues_of(whole[0])[window]
-        at = at and tuple(a - s for a, s in zip(at, start, strict=True))
-        return cls(axes, whole[0][window], whole[1][window], tuple(start), at, hues, color, limit)
+        inside = None if at is None else tuple((at - start).tolist())
+        return cls(
+            axes, labels[window], values[window], tuple(start.tolist()), inside, hues_of(labels)[window], color, limit
+        )
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -78,12 +77,11 @@ class Cells:
     @property
     def tile(self) -> tuple[int, int]:
         """Rows and columns of one channel of one sample, as an image: (H, W), (1, L) or (1, 1)."""
-        sizes = [self.axes.shape[i] for i in self.axes.positions]
-        return (sizes[0], sizes[1]) if len(sizes) == 2 else (1, sizes[0] if sizes else 1)
+        return (1, *position_sizes(self.axes))[-2:]
 
     def left_out(self) -> str:
         """A sentence on what the window does not show; empty when it shows all."""
-        whole = (self.axes.shape[0], self.axes.channels, math.prod(self.axes.shape[i] for i in self.axes.positions))
+        whole = (self.axes.shape[0], self.axes.channels, math.prod(position_sizes(self.axes)))
         rows = zip(("samples", "channels", "positions"), self.start, self.shape, whole, strict=True)
         parts = [f"{name} {s}–{s + n - 1} of {total}" for name, s, n, total in rows if n < total]
         return f"Too large to draw in full: shown are {', '.join(parts)}." if parts else ""
@@ -93,50 +91,45 @@ class Cells:
 
         strong: in the full colours of their sets, as the cursor's set; by default so where there is no cursor.
         """
-        labels, values = self.labels[index], self.values[index]
+        numbers, values = self.labels[index].tolist(), self.values[index]
         if self.color == "value":
             fills, marks = value_fills(values, self.limit)
         else:
-            marks = ()
-            shades = SET_FILLS[int(not strong and self.cursor is not None)][face]
-            fills = [shades[hue] for hue in self.hues[index].tolist()]
-        names = self.cell_names(index)
+            shades = SET_FILLS[not strong and self.cursor is not None][face]
+            fills, marks = [shades[hue] for hue in self.hues[index].tolist()], []
+        n, c, p = (i + s for i, s in zip(index, self.start, strict=True))
+        columns = zip(self.axes.to_ncp(), (n, c, *np.unravel_index(p, position_sizes(self.axes))), strict=False)
+        cells = list(zip(*(column.tolist() for _, column in sorted(columns, key=lambda pair: pair[0])), strict=True))
         title = " ".join(f"{letter.lower()}=%d" for letter in self.axes.letters) + ": %.4g · set %d"
-        key = ",".join(["%d"] * len(self.axes.letters))
-        numbers = labels.tolist()
-        titles = [title % (*cell, v, k) for cell, v, k in zip(names, values.tolist(), numbers, strict=True)]
-        data = [(key % cell, k) for cell, k in zip(names, numbers, strict=True)]
+        place = ",".join(["%d"] * len(self.axes.letters))
+        titles = [title % (*cell, v, k) for cell, v, k in zip(cells, values.tolist(), numbers, strict=True)]
+        data = [(place % cell, k) for cell, k in zip(cells, numbers, strict=True)]
         items: list = [Shapes(points, fills, titles, data, PAPER, 0.6, name=name)]
-        for i, mark in enumerate(marks):
-            if mark:
-                x, y = points[i].mean(axis=0)
-                items.append(Label(x, y + 4, MARKS[mark], TEXT, "middle", readable_on(fills[i]), bold=True))
+        for i in np.flatnonzero(marks).tolist():
+            x, y = points[i].mean(axis=0)
+            items.append(Label(x, y + 4, MARKS[marks[i]], TEXT, "middle", readable_on(fills[i]), bold=True))
         return items
 
-    def cell_names(self, index: tuple[np.ndarray, ...]) -> list[tuple[int, ...]]:
-        """Indices of the cells in the tensor's own axes."""
-        n, c, p = (i + s for i, s in zip(index, self.start, strict=True))
-        sizes = [self.axes.shape[i] for i in self.axes.positions]
-        columns = [n, c, *(np.unravel_index(p, sizes) if sizes else ())]
-        order = (0, self.axes.channel, *self.axes.positions)
-        return list(zip(*(columns[order.index(i)].tolist() for i in range(len(order))), strict=True))
+
+def position_sizes(axes) -> tuple[int, ...]:
+    """Sizes of the position axes: (H, W), (L,), and (1,) where there is none."""
+    return tuple(axes.shape[i] for i in axes.positions) or (1,)
 
 
 def cells_legend(cells: Cells, x: float, y: float) -> list:
     """What the colours mean; the marks only where the picture has some."""
     if cells.color == "set":
-        hue, cursor = int(cells.hues[cells.cursor or (0, 0, 0)]), cells.cursor is not None
-        if not cursor:
+        hue = int(cells.hues[cells.cursor or (0, 0, 0)])
+        if cells.cursor is None:
             return legend([(set_fill(hue + 3), "one set: one bordered colour")], x, y)
         others = set_fill(hue + 3, faded=True)
         items = legend([(set_fill(hue), "cursor's set"), (others, "other sets"), (PAPER, "cursor")], x, y)
         items[-2].width = 2.6
         return items
-    steps, wide, left = VALUE_FILLS[::5], 5.0, x + max(44, 4 + text_width(f"−{number(cells.limit)}"))
-    edges = left + wide * np.arange(len(steps) + 1)
-    items: list = [Shapes(rects(edges[:-1], y - 10, edges[1:], y + 2), list(steps), name="legend")]
-    items.append(Label(left - 4, y, f"−{number(cells.limit)}", anchor="end"))
-    items.append(Label(edges[-1] + 4, y, f"+{number(cells.limit)}"))
+    steps, end = VALUE_FILLS[::5], number(cells.limit)
+    edges = x + max(44, 4 + text_width(f"−{end}")) + 5.0 * np.arange(len(steps) + 1)
+    items: list = [Shapes(rects(edges[:-1], y - 10, edges[1:], y + 2), steps, name="legend")]
+    items += [Label(edges[0] - 4, y, f"−{end}", anchor="end"), Label(edges[-1] + 4, y, f"+{end}")]
     seen = set(value_fills(cells.values.ravel(), cells.limit)[1])
     if text := "   ".join(f"{mark} {MARK_NAMES[name]}" for name, mark in MARKS.items() if name in seen):
         items.append(Label(edges[-1] + 16 + items[-1].width, y, text, color=MUTED))
@@ -153,14 +146,11 @@ class _Projection:
     def __init__(self, shape: tuple[int, int, int], box: Box):
         n, c, p = shape
         depth = min(17.0, 0.30 * box.width / n, 0.26 * box.height / n)
-        self.into = np.array([0.80, -0.55]) * depth
-        wide, high = box.width - n * self.into[0], box.height + n * self.into[1]
-        self.right = np.array([min(30.0, wide / c), 0.0])
-        self.down = np.array([0.0, min(26.0, high / p)])
-        used = np.array([c * self.right[0] + n * self.into[0], p * self.down[1] - n * self.into[1]])
-        self.matrix = np.array([self.into, self.right, self.down])
-        slack = np.array([box.width, box.height]) - used
-        self.origin = np.array([box.x, box.y]) + slack / 2 - [0, n * self.into[1]]
+        into = np.array([0.80, -0.55]) * depth
+        right, down = min(30.0, (box.width - n * into[0]) / c), min(26.0, (box.height + n * into[1]) / p)
+        self.matrix = np.array([into, (right, 0.0), (0.0, down)])
+        slack = np.array([box.width - (c * right + n * into[0]), box.height - (p * down - n * into[1])])
+        self.origin = np.array([box.x, box.y]) + slack / 2 - [0, n * into[1]]
 
     def __call__(self, n, c, p) -> np.ndarray:
         """Corner (n, c, p) of the grid as a point (2,), or arrays of one shape (F,) as points (F, 2)."""
@@ -168,20 +158,25 @@ class _Projection:
 
     def quads(self, face: int, n, c, p) -> np.ndarray:
         """Corners (F, 4, 2) of the front (0), top (1) or right (2) side of cells."""
-        corners = {
-            0: ((0, 0, 0), (0, 1, 0), (0, 1, 1), (0, 0, 1)),
-            1: ((0, 0, 0), (0, 1, 0), (1, 1, 0), (1, 0, 0)),
-            2: ((0, 1, 0), (1, 1, 0), (1, 1, 1), (0, 1, 1)),
-        }[face]
-        return self.origin + (np.stack([n, c, p], axis=1)[:, None, :] + np.array(corners)) @ self.matrix
+        return self.origin + (np.stack([n, c, p], axis=1)[:, None, :] + _SIDES[face]) @ self.matrix
+
+
+_SIDES = np.array([
+    ((0, 0, 0), (0, 1, 0), (0, 1, 1), (0, 0, 1)),
+    ((0, 0, 0), (0, 1, 0), (1, 1, 0), (1, 0, 0)),
+    ((0, 1, 0), (1, 1, 0), (1, 1, 1), (0, 1, 1)),
+])  # fmt: skip
 
 
 def _visible(low, high):
     """Index arrays of the three visible sides of the box of cells low … high-1 (n, c, p)."""
-    spans = [np.arange(a, b) for a, b in zip(low, high, strict=True)]
-    yield 0, _grid(spans[0][:1], spans[1], spans[2])
-    yield 1, _grid(spans[0], spans[1], spans[2][:1])
-    yield 2, _grid(spans[0], spans[1][-1:], spans[2])
+    n, c, p = (np.arange(a, b) for a, b in zip(low, high, strict=True))
+    return enumerate((_grid(n[:1], c, p), _grid(n, c, p[:1]), _grid(n, c[-1:], p)))
+
+
+def _sides(view: _Projection, cells: Cells, low, high, **look) -> list:
+    return [item for face, index in _visible(low, high)
+            for item in cells.faces(view.quads(face, *index), index, face, **look)]  # fmt: skip
 
 
 def _borders(marks: np.ndarray) -> np.ndarray:
@@ -217,12 +212,9 @@ def set_bounds(cells: Cells) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 def axis_label(axes, role: str) -> str:
     """`N=4 (batch)`, `C=8 (channel)`, `H·W=4·4 (height, width)`."""
-    at = [i for i, letter in enumerate(axes.letters) if ROLES[letter] == role]
-    if not at:
-        return ""
-    letters = [axes.letters[i] for i in at]
-    sizes = "·".join(str(axes.shape[i]) for i in at)
-    return f"{'·'.join(letters)}={sizes} ({', '.join(AXIS_NAMES[letter] for letter in letters)})"
+    sizes = {letter: str(size) for letter, size in zip(axes.letters, axes.shape, strict=True) if ROLES[letter] == role}
+    names = ", ".join(AXIS_NAMES[letter] for letter in sizes)
+    return f"{'·'.join(sizes)}={'·'.join(sizes.values())} ({names})" if sizes else ""
 
 
 def block(cells: Cells, box: Box) -> list:
@@ -240,17 +232,12 @@ def _view(cells: Cells, box: Box) -> _Projection:
 
 def block_backdrop(cells: Cells, box: Box) -> list:
     """The part of `block` that does not depend on where the cursor is."""
-    n, c, p = cells.shape
-    view = _view(cells, box)
-    items: list = []
-    quads = {}
-    for face, index in _visible((0, 0, 0), (n, c, p)):
-        quads[face] = view.quads(face, *index)
-        items += cells.faces(quads[face], index, face, name="cell")
+    view, whole = _view(cells, box), ((0, 0, 0), cells.shape)
+    items = _sides(view, cells, *whole, name="cell")
     items.append(Strokes(_edges(view, cells), INK, 0.8, name="border"))
-    items.append(Strokes(_frame(view, (0, 0, 0), (n, c, p), hidden=False), INK, 1.4, name="frame"))
-    if cells.color == "set" and cells.labels.max() - cells.labels.min() < 100:
-        items += _set_numbers(cells, quads)
+    items.append(Strokes(_frame(view, *whole, hidden=False), INK, 1.4, name="frame"))
+    if cells.color == "set" and np.ptp(cells.labels) < 100:
+        items += _set_numbers(view, cells)
     return items + _axis_labels(view, cells, box)
 
 
@@ -258,17 +245,17 @@ def block_cursor(cells: Cells, box: Box) -> list:
     """The part of `block` that shows the cursor and its set."""
     if cells.cursor is None:
         return []
-    view, low, high = _view(cells, box), *set_bounds(cells)
-    at, one = cells.cursor, tuple(i + 1 for i in cells.cursor)
-    items: list = []
-    for face, index in _visible(low, high):
-        items += cells.faces(view.quads(face, *index), index, face, name="set-cell", strong=True)
-    items.append(Strokes(_frame(view, low, high, hidden=True), INK, 1.2, dashed=True, name="set-outline"))
-    items.append(Strokes(_frame(view, low, high, hidden=False), INK, 2.4, name="set-outline"))
-    for face, index in _visible(at, one):
-        items += cells.faces(view.quads(face, *index), index, face, name="cursor", strong=True)
-    edges = _frame(view, at, one, hidden=False)
-    return [*items, Strokes(edges, PAPER, 4.6, name="halo"), Strokes(edges, INK, 2.6, name="cursor-outline")]
+    view, bounds = _view(cells, box), set_bounds(cells)
+    one = cells.cursor, tuple(i + 1 for i in cells.cursor)
+    edges = _frame(view, *one, hidden=False)
+    return [
+        *_sides(view, cells, *bounds, name="set-cell", strong=True),
+        Strokes(_frame(view, *bounds, hidden=True), INK, 1.2, dashed=True, name="set-outline"),
+        Strokes(_frame(view, *bounds, hidden=False), INK, 2.4, name="set-outline"),
+        *_sides(view, cells, *one, name="cursor", strong=True),
+        Strokes(edges, PAPER, 4.6, name="halo"),
+        Strokes(edges, INK, 2.6, name="cursor-outline"),
+    ]
 
 
 def _axis_labels(view: _Projection, cells: Cells, box: Box) -> list:
@@ -282,18 +269,17 @@ def _axis_labels(view: _Projection, cells: Cells, box: Box) -> list:
     if middle - size["channel"] / 2 < left[0] - 4:  # a small block: the upright text ends above the other
         upright = max(min(upright, line - 12 - size["position"] / 2), box.y + size["position"] / 2)
         line = max(line, upright + size["position"] / 2 + 12)
-    place = {
-        "channel": (middle, line, "middle", 0),
-        "position": (left[0] - 9, upright, "middle", 90),
-        "sample": (end, line, "end", 0),
-    }
     return [
         Label(x, y, words[role], TEXT, anchor, AXIS_COLORS[role], bold=True, angle=angle)
-        for role, (x, y, anchor, angle) in place.items()
+        for role, x, y, anchor, angle in (
+            ("channel", middle, line, "middle", 0),
+            ("position", left[0] - 9, upright, "middle", 90),
+            ("sample", end, line, "end", 0),
+        )
     ]
 
 
-def _set_numbers(cells: Cells, quads: dict[int, np.ndarray]) -> list:
+def _set_numbers(view: _Projection, cells: Cells) -> list:
     """The number of each set, once: on all the sets that a side shows first, or on none where one would not fit."""
     items, done = [], set()
     shades = SET_FILLS[int(cells.cursor is not None)]
@@ -302,18 +288,16 @@ def _set_numbers(cells: Cells, quads: dict[int, np.ndarray]) -> list:
             continue  # the slanted top has no room for upright numbers
         names, first, inverse = np.unique(cells.labels[index], return_index=True, return_inverse=True)
         low, high = np.full((len(names), 2), np.inf), np.full((len(names), 2), -np.inf)
-        np.minimum.at(low, inverse, quads[face].min(axis=1))
-        np.maximum.at(high, inverse, quads[face].max(axis=1))
+        quads = view.quads(face, *index)
+        np.minimum.at(low, inverse, quads.min(axis=1))
+        np.maximum.at(high, inverse, quads.max(axis=1))
         fresh = [i for i, k in enumerate(names.tolist()) if k not in done]
-        needed = [(text_width(str(names[i])) + 4, 13) for i in fresh]
-        if any((high[i] - low[i] < need).any() for i, need in zip(fresh, needed, strict=True)):
+        if any((high[i] - low[i] < (text_width(str(names[i])) + 4, 13)).any() for i in fresh):
             continue
+        done |= {*names[fresh].tolist()}
         for i in fresh:
-            k = int(names[i])
-            done.add(k)
-            fill = shades[face][int(cells.hues[index][first[i]])]
-            x, y = (low[i] + high[i]) / 2
-            items.append(Label(float(x), float(y) + 4, str(k), TEXT, "middle", readable_on(fill)))
+            fill, (x, y) = shades[face][int(cells.hues[index][first[i]])], ((low[i] + high[i]) / 2).tolist()
+            items.append(Label(x, y + 4, str(names[i]), TEXT, "middle", readable_on(fill)))
     return items
 
 

@@ -63,11 +63,10 @@ class Label:
     def extent(self) -> tuple[float, float, float, float]:
         """Left, top, right and bottom of the text; its angle must be a multiple of 90°."""
         start = -self.width * {"start": 0.0, "middle": 0.5, "end": 1.0}[self.anchor]
-        ends, sides = (start, start + self.width), (-0.75 * self.size, 0.2 * self.size)  # along the line, across it
-        turn = round(self.angle / 90) % 4
-        across = [ends, sides, (-ends[1], -ends[0]), (-sides[1], -sides[0])][turn]
-        down = [sides, (-ends[1], -ends[0]), (-sides[1], -sides[0]), ends][turn]
-        return self.x + across[0], self.y + down[0], self.x + across[1], self.y + down[1]
+        box = start, -0.75 * self.size, start + self.width, 0.2 * self.size
+        for _ in range(round(self.angle / 90) % 4):  # a quarter turn against the clock takes (x, y) to (y, −x)
+            box = box[1], -box[2], box[3], -box[0]
+        return self.x + box[0], self.y + box[1], self.x + box[2], self.y + box[3]
 
 
 @dataclass
@@ -145,8 +144,8 @@ class Box:
 
     def inset(self, left: float, top: float | None = None, right: float | None = None, bottom: float | None = None):
         """The box with so many pixels taken off its sides: one number for all, two (left, top) for opposite ones."""
-        top = left if top is None else top
-        right, bottom = left if right is None else right, top if bottom is None else bottom
+        top, right = left if top is None else top, left if right is None else right
+        bottom = top if bottom is None else bottom
         return Box(self.x + left, self.y + top, self.width - left - right, self.height - top - bottom)
 
 
@@ -157,10 +156,8 @@ def rect(box: Box) -> np.ndarray:
 
 def rects(left, top, right, bottom) -> np.ndarray:
     """The corners (F, 4, 2) of rectangles, clockwise from the upper left; numbers or arrays (F,)."""
-    left, top, right, bottom = np.broadcast_arrays(
-        *(np.atleast_1d(np.asarray(v, float)) for v in (left, top, right, bottom))
-    )
-    return np.stack([left, top, right, top, right, bottom, left, bottom], axis=-1).reshape(-1, 4, 2)
+    left, top, right, bottom = np.broadcast_arrays(left, top, right, bottom)
+    return np.stack([left, top, right, top, right, bottom, left, bottom], axis=-1).astype(float).reshape(-1, 4, 2)
 
 
 def grid_rects(box: Box, rows: int, columns: int) -> np.ndarray:
@@ -188,9 +185,8 @@ def paragraph(text: str, x: float, y: float, width: float, *, size: float = TEXT
     """Text as lines no wider than `width` px, 4/3 of its size apart, the first with its baseline at y."""
     lines: list[str] = []
     for word in text.split():
-        longer = f"{lines[-1]} {word}" if lines else word
-        if lines and text_width(longer, size, style.get("bold", False)) <= width:
-            lines[-1] = longer
+        if lines and text_width(f"{lines[-1]} {word}", size, style.get("bold", False)) <= width:
+            lines[-1] += f" {word}"
         else:
             lines.append(word)
     return [Label(x, y + 4 / 3 * size * i, line, size, **style) for i, line in enumerate(lines)]
