@@ -16,7 +16,7 @@ from normviz.draw.tensors import block_scene, methods_scene
 from normviz.fields import unknown
 from normviz.files import write_atomic
 from normviz.picture.png import to_png
-from normviz.picture.scene import Scene, arrange
+from normviz.picture.scene import Scene, arrange, with_caption
 from normviz.samples import digit_features
 
 
@@ -32,12 +32,10 @@ def four_methods() -> Scene:
 
 def explorer() -> Scene:
     """What the explorer of notebook 01 shows, for those who look at the README first."""
-    from normviz import explore
-    from normviz.picture.scene import with_caption
+    from normviz.explore import axes
 
-    return with_caption(
-        explore.axes(method="group", cursor=(1, 2, 1, 2), num_groups=2, color="value", step="scaled").scene()
-    )
+    state = axes(method="group", cursor=(1, 2, 1, 2), num_groups=2, color="value", step="scaled")
+    return with_caption(state.scene())
 
 
 def loss_of_three_arms() -> Scene:
@@ -65,12 +63,11 @@ def layer_against_batch_norm() -> Scene:
 
     halves = (NOTEBOOK_WIDTH / 2, 300)
     blocks = methods_scene(digit_features(4, 6, 4, 4), ("batch", "layer_token"), panel=halves)
-    table = {}
-    for study in ("tame", "heavy", "deep", "swiglu", "midrun"):
-        runs = load_study(study)
-        table[REGIMES[study]] = {
-            arm: accuracies(run for run in runs if run.recipe.arm == arm) for arm in ("ln", "bn", "bn+ffnbn")
-        }
+    studies = {name: load_study(name) for name in ("tame", "heavy", "deep", "swiglu", "midrun")}
+    table = {
+        REGIMES[name]: {a: accuracies(run for run in runs if run.recipe.arm == a) for a in ("ln", "bn", "bn+ffnbn")}
+        for name, runs in studies.items()
+    }
     chart = accuracies_scene(table, heading="A small ViT's test accuracy, five seeds")
     return arrange([blocks, chart], gap=12)
 

@@ -60,8 +60,8 @@ def photos_scene(
                 pixels = photo_pixels(image, low, high)
                 scene.items.append(Raster(x, y, wide - 10, high_px, pixels, f"{lines[i][0]}, {columns[j]}"))
             if notes:
-                note = Label(x + (wide - 10) / 2, y + high_px + 15, notes[i][j], anchor="middle", color=MUTED)
-                scene.items.append(note)
+                middle = x + (wide - 10) / 2
+                scene.items.append(Label(middle, y + high_px + 15, notes[i][j], anchor="middle", color=MUTED))
     return scene
 
 
@@ -91,10 +91,8 @@ def ink_scene(images: np.ndarray | None = None) -> Scene:
     for i, image in enumerate(images):
         scene.items.append(Label(panel * i + 10, 20, f"{lengths[i]} steps", 13, bold=True))
         scene.items += numbered(Box(panel * i + 10, 30, panel - 20, panel - 20), image)
-    scene.alt = (
-        f"{len(images)} digits, their ink pixels numbered in reading order: sequences of "
-        f"{', '.join(map(str, lengths))} steps."
-    )
+    steps = ", ".join(map(str, lengths))
+    scene.alt = f"{len(images)} digits, their ink pixels numbered in reading order: sequences of {steps} steps."
     return scene
 
 
@@ -118,7 +116,6 @@ def padding_scene(changes: Mapping[str, np.ndarray], padding: np.ndarray) -> Sce
     for style, (arm, values) in zip(styles, changes.items(), strict=True):
         chart.line(padding, values, style, name=f"change-{arm}")
         chart.dots(padding, values, style, name=f"mark-{arm}")
-    scene.items += chart.items
     words = ", ".join(f"{style.name} {number(v[-1], 2)}" for style, v in zip(styles, changes.values(), strict=True))
     scene.alt = (
         f"Largest change of a real token's output, over the outputs' root mean square, "

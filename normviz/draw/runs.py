@@ -38,10 +38,11 @@ def head(heading: str, entries: Sequence, x: float, width: float, note: str = ""
 
 
 def panel_chart(scene: Scene, heading: str, entries: Sequence, x, y, *, left=62.0, note="", **axes) -> Chart:
-    """A chart that fills a scene below its heading and legend, both drawn already."""
+    """A chart that fills a scene below its heading and legend, both drawn already; what it draws is the scene's."""
     items, top = head(heading, entries, left, scene.width - left - 12, note)
-    scene.items += items
-    return Chart(Box(left, top, scene.width - left - 20, scene.height - top - 46), x, y, **axes)
+    chart = Chart(Box(left, top, scene.width - left - 20, scene.height - top - 46), x, y, **axes)
+    scene.items = chart.items = [*scene.items, *items, *chart.items]
+    return chart
 
 
 # Training --------------------------------------------------------------------------------------------------
@@ -74,11 +75,12 @@ def loss_scene(
     the alt text are not.  Raises ValueError where there is no curve.
     """
     arms = by_arm(runs)
-    known = max(len(c) for curves in arms.values() for c in curves)
-    low = min((float(np.nanmin(c)) for cs in arms.values() for c in cs if np.isfinite(c).any()), default=0.1)
+    everything = [curve for curves in arms.values() for curve in curves]
+    known = max(map(len, everything))
+    low = min((float(np.nanmin(c)) for c in everything if np.isfinite(c).any()), default=0.1)
     limits = (max(1e-4, min(low, 0.5)), 2 * chance) if log else (0.0, 1.35 * chance)
     scene = Scene(*size)
-    entries = [style_of(arm) for arm in arms] if keyed else []
+    entries = list(map(style_of, arms)) if keyed else []
     chart = panel_chart(
         scene, heading, entries, (0, max(steps or known, 2)), limits, note=note, x_name="step", y_name="training loss",
         log_y=log,
@@ -98,11 +100,11 @@ def loss_scene(
         places = np.linspace(len(at) * 0.06, len(at) - 1, 9).astype(int)[: len(at)]
         chart.dots(at[places], middle[places], style, name=f"mark-{arm}")
         words.append(_loss_words(style.name, curves))
-    for k, step in enumerate(sorted(crosses)):
-        near = sum(other >= step - 0.06 * chart.x[1] for other in sorted(crosses)[:k])  # those go one below the other
+    crosses.sort()
+    for k, step in enumerate(crosses):
+        near = sum(other >= step - 0.06 * chart.x[1] for other in crosses[:k])  # those go one below the other
         chart.write(step, limits[1], "× NaN", dx=4, dy=12 + 14 * near, bold=True)
     chart.across(chance, f"chance {chance:.2f}", color=MUTED, name="chance", width=1.2)
-    scene.items += chart.items
     scene.alt = f"Training loss over {known} steps. {' '.join(words)} Chance is {chance:.2f}."
     return scene
 
@@ -159,7 +161,6 @@ def ratios_scene(
             peaks += values[np.isfinite(values)].tolist()
         words.append(f"{style.name} reaches {number(max(peaks, default=math.nan))}")
     chart.across(bound, f"bound √(N−1) = {bound:.4g}", name="bound")
-    scene.items += chart.items
     scene.alt = f"Outlier ratio over {last:.0f} steps: {', '.join(words)}; the bound is {bound:.4g}."
     return scene
 
@@ -176,21 +177,20 @@ def phase_map_scene(
     verdicts: arm -> {(x, y): kinds of the runs there}; kinds are keys of `normviz.arms.KINDS`.
     Raises ValueError, naming the argument, for an unknown kind, or where there is no run.
     """
-    everything = [kind for cells in verdicts.values() for kinds in cells.values() for kind in kinds]
+    runs = [run for cells in verdicts.values() for run in cells.items()]  # ((x, y), kinds)
+    everything = [kind for _, kinds in runs for kind in kinds]
     if not everything:
         raise ValueError(f"verdicts={verdicts!r} holds no run; it takes arm -> {{(x, y): kinds}}")
     for kind in everything:
         if kind not in KINDS:
             raise ValueError(unknown("verdicts: kind", kind, KINDS))
-    xs = list(dict.fromkeys(x for cells in verdicts.values() for x, _ in cells))
-    ys = list(dict.fromkeys(y for cells in verdicts.values() for _, y in cells))
-    most = max(len(kinds) for cells in verdicts.values() for kinds in cells.values())
+    xs, ys = (list(dict.fromkeys(at[i] for at, _ in runs)) for i in (0, 1))
+    most = max(len(kinds) for _, kinds in runs)
     margin = max(84.0, 24 + text_width(y_name), *(20 + text_width(str(y)) for y in ys))
     panel = (width - margin - 6) / len(verdicts)
     cell, high = (panel - 24) / len(xs), 44.0
     side = min(28.0, (cell - 6) / most)
-    top = 70.0 if heading else 44.0
-    bottom = top + high * len(ys)
+    bottom = (top := 70.0 if heading else 44.0) + high * len(ys)
     scene = Scene(width, bottom + 78, [Label(12, 20, heading, 14, bold=True)])
     words = []
     for p, (arm, cells) in enumerate(verdicts.items()):
@@ -224,13 +224,8 @@ def accuracies_scene(
     accuracies: Mapping[str, Mapping[str, Iterable[float]]], *, heading: str = "Test accuracy",
     size: tuple[float, float] | None = None,
 ) -> Scene:  # fmt: skip
-    """One dot a seed, a bar at the mean: regime -> arm -> accuracies between 0 and 1.
-
-    Raises ValueError where there is no accuracy.
-    """
-    table = {
-        regime: {a: as_array(list(v), "accuracies") for a, v in arms.items()} for regime, arms in accuracies.items()
-    }
+    """One dot a seed, a bar at the mean: regime -> arm -> accuracies from 0 to 1.  Raises ValueError where is none."""
+    table = {name: {a: as_array(list(v), "accuracies") for a, v in arms.items()} for name, arms in accuracies.items()}
     if not table or not all(values.size for arms in table.values() for values in arms.values()):
         raise ValueError(f"accuracies={accuracies!r} has an empty place; it takes regime -> arm -> accuracies")
     names = [style_of(arm).name for arms in table.values() for arm in arms]
@@ -246,9 +241,8 @@ def accuracies_scene(
         for arm, values in arms.items():
             style, mean = style_of(arm), statistics.mean(values.tolist())  # exact, so that ties round alike everywhere
             text = f"{100 * mean:.1f}" + (f" ± {100 * values.std(ddof=1):.1f}" if values.size > 1 else "") + " %"
-            at = chart([mean, mean], [y - 7, y + 11])
             chart.add(Label(left - 8, box.y + y + 6, style.name, anchor="end"))
-            chart.add(Strokes(at[None], INK, 2.4, name="mean"))
+            chart.add(Strokes(chart(mean, [y - 7, y + 11])[None], INK, 2.4, name="mean"))
             chart.dots(values, np.full(values.shape, y + 2), style, name=f"mark-{arm}")
             chart.add(Label(width - 12, box.y + y + 6, f"{text} (n={values.size})", anchor="end"))
             words.append(f"{regime}, {style.name}: {text}")
@@ -269,8 +263,7 @@ def sweep_scene(
     percent: the values are shares, shown as percentages.  limits: of the vertical axis; by default what the values
     need.  What lies below it is drawn at the rim.
 
-    Raises ValueError, naming the argument, for no values, a setting that is not positive, or a value that is not
-    finite.
+    Raises ValueError, naming the argument, for no values, a setting not above 0, or a value that is not finite.
     """
     unit = 100 if percent else 1
     table = {
@@ -279,7 +272,8 @@ def sweep_scene(
     }
     settings = sorted({x for cells in table.values() for x in cells})
     groups = [seeds for cells in table.values() for seeds in cells.values()]
-    if not settings or not all(seeds.size for seeds in groups):
+    counts = {seeds.size for seeds in groups}
+    if not settings or 0 in counts:
         raise ValueError(f"values={values!r} has an empty place; it takes arm -> setting -> one value a seed")
     if settings[0] <= 0:
         raise ValueError(f"values has the setting {settings[0]:g}; a logarithmic axis takes positive ones")
@@ -296,8 +290,8 @@ def sweep_scene(
     )  # fmt: skip
     words = []
     for arm, cells in table.items():  # all bands before all lines
-        chart.band(list(cells), *([pick(v) for v in cells.values()] for pick in (np.min, np.max)), style_of(arm).color,
-                   name=f"band-{arm}")  # fmt: skip
+        low, most = ([pick(v) for v in cells.values()] for pick in (np.min, np.max))
+        chart.band(list(cells), low, most, style_of(arm).color, name=f"band-{arm}")
     for arm, cells in table.items():
         style, xs, mean = style_of(arm), np.array(list(cells)), np.array([seeds.mean() for seeds in cells.values()])
         chart.line(xs, mean, style, 2.6, f"mean-{arm}")
@@ -305,8 +299,6 @@ def sweep_scene(
         chart.dots(each, np.concatenate(list(cells.values())), style, 3.4, name=f"mark-{arm}")
         numbers = ", ".join(f"{m:.3g} at {x:g}" for x, m in zip(xs[::-1], mean[::-1], strict=True))
         words.append(f"{style.name}: {numbers}")
-    scene.items += chart.items
-    counts = {seeds.size for seeds in groups}
     many = f"{min(counts)} to {max(counts)} seeds" if len(counts) > 1 else plural(max(counts), "seed")
     scene.alt = f"{y_name[:1].upper()}{y_name[1:]} over {x_name}, means of {many}. {'; '.join(words)}."
     return scene
@@ -384,8 +376,8 @@ def cost_ratios_scene(records: Iterable[Mapping], *, limits: tuple[float, float]
     high, top, styles = 58.0, 70.0, {arm: style_of(arm) for arm in TIMED}
     tall = 14 + high * sum(len(record["networks"]) for record in records) + 26 * len(records)
     scene = Scene(840, top + tall + 54)
-    scene.items += [Label(12, 22, "Time of a network over that of its LayerNorm twin", 14, bold=True)]
-    scene.items += legend(styles.values(), 12, 48)
+    title = Label(12, 22, "Time of a network over that of its LayerNorm twin", 14, bold=True)
+    scene.items += [title, *legend(styles.values(), 12, 48)]
     rounded = {v: f"{v:.1f}" for v in np.arange(limits[0], limits[1] + 1e-9, 0.1).tolist()}
     chart = Chart(
         Box(226, top, 374, tall), limits, (tall, 0), x_ticks=rounded, y_ticks=False,
@@ -401,11 +393,9 @@ def cost_ratios_scene(records: Iterable[Mapping], *, limits: tuple[float, float]
             chart.add(Label(24, top + y + 38, f"LN: {seconds(row['seconds']['ln'])}", color=MUTED))
             for i, (arm, style) in enumerate(styles.items()):
                 ratio, at = row["ratio_to_ln"][arm], y + 8 + 15 * i
-                whisker = chart([ratio["low"], ratio["high"]], at)
-                chart.add(Strokes(whisker[None], style.color, 3.0, name=f"spread-{arm}"))
+                chart.line([ratio["low"], ratio["high"]], at, style._replace(dashed=False), 3.0, f"spread-{arm}")
                 chart.dots([ratio["median"]], [at], style, 5, name=f"mark-{arm}")
-                text = f"{ratio['median']:.3f} ({ratio['low']:.3f}–{ratio['high']:.3f})"
-                chart.add(Label(614, top + at + 4, text))
+                chart.add(Label(614, top + at + 4, "{median:.3f} ({low:.3f}–{high:.3f})".format(**ratio)))
                 chart.add(Label(746, top + at + 4, style.name, color=MUTED))
             medians = (f"{style.name} {row['ratio_to_ln'][arm]['median']:.2f}" for arm, style in styles.items())
             words.append(f"{title}: {', '.join(medians)}")

@@ -15,7 +15,7 @@ from normviz.picture.block import Cells, cells_legend
 from normviz.picture.block import block as block_items
 from normviz.picture.chart import histogram, legend, mean_and_std, shares
 from normviz.picture.color import MUTED, value_limit
-from normviz.picture.scene import Box, Label, Scene, paragraph
+from normviz.picture.scene import Box, Label, Scene, moved, paragraph
 from normviz.picture.text import fixed, number
 
 CLASSIC = ("batch", "layer", "instance", "group")
@@ -83,15 +83,12 @@ def block_scene(
         alt = sets.caption(**_known(x, sets, cursor))
     cells = Cells.of(axes, labels, x, cursor=cursor, color=color, limit=value_limit(x))
     width, height = size
-    scene = Scene(
-        width, height, [Label(12, 20, heading, 15, bold=True)], " ".join(filter(None, (alt, cells.left_out())))
-    )
-    foot = paragraph(scene.alt, 12, 0, width - 24, color=MUTED)
+    alt = f"{alt} {cells.left_out()}".strip()
+    foot = paragraph(alt, 12, 0, width - 24, color=MUTED)
     top = height - 16 * len(foot) - 14
-    for i, line in enumerate(foot):
-        line.y = top + 22 + 16 * i
-    scene.items += [*block_items(cells, Box(8, 28, width - 16, top - 48)), *cells_legend(cells, 14, top), *foot]
-    return scene
+    drawing = [*block_items(cells, Box(8, 28, width - 16, top - 48)), *cells_legend(cells, 14, top)]
+    foot = [moved(line, 0, top + 22) for line in foot]
+    return Scene(width, height, [Label(12, 20, heading, 15, bold=True), *drawing, *foot], alt)
 
 
 def _known(x: np.ndarray, sets: Cut, cursor) -> dict[str, float]:
@@ -114,10 +111,8 @@ def methods_scene(
     x = as_array(x)
     if num_groups is None:
         num_groups = 2 - axes_of(x.shape, layout).channels % 2
-    cuts = [
-        cut(method, x.shape, num_groups if method in METHODS and METHODS[method].grouped else None, layout)
-        for method in methods
-    ]
+    grouped = [method in METHODS and METHODS[method].grouped for method in methods]
+    cuts = [cut(m, x.shape, num_groups if g else None, layout) for m, g in zip(methods, grouped, strict=True)]
     cursor = None if cursor is None else check_cursor(cursor, x.shape)
     columns = min(4, len(cuts)) if len(cuts) != 6 else 3
     width, height = columns * panel[0], -(-len(cuts) // columns) * panel[1]

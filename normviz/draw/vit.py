@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -132,9 +133,8 @@ def walk(model, block: int = 0) -> Walk:
     if not 0 <= block < len(layers):
         raise ValueError(f"block={block!r} is not there; the model takes 0 to {len(layers) - 1}")
     here = layers[block]
-    outputs, x = _run(here, tokens, width)
-    parts, shape = [], tuple(x.shape[1:])
-    for name, output in outputs.items():
+    parts, shape = [], (tokens, width)
+    for name, output in _run(here, tokens, width).items():
         after = tuple(output.shape[1:])
         if name == "ffn_norm":  # the nonlinearity is a function, and seen by what it hands on
             parts.append(Part("act", "act", FFN_TEXT.get(here.ffn.kind, here.ffn.kind), after, MIXING))
@@ -154,8 +154,8 @@ def walk(model, block: int = 0) -> Walk:
     return Walk(tuple(parts), shape, block, alike, final, None if embed is None or embed.empty else embed)
 
 
-def _run(block, tokens: int, width: int) -> tuple[dict, object]:
-    """Outputs (2, T, …) by name in the order of running, and the input; the block itself stays as it is."""
+def _run(block, tokens: int, width: int) -> dict:
+    """Outputs (2, T, …) by name in the order of running; the block itself stays as it is."""
     import torch
 
     block = copy.deepcopy(block).eval()
@@ -169,14 +169,11 @@ def _run(block, tokens: int, width: int) -> tuple[dict, object]:
     named |= {name: slots[name] for name in ("ffn_norm_before", "ffn_norm") if name in slots} | {"fc2": ffn.fc2}
     seen, given = {}, {}
 
-    def hook(name):
-        def note(module, inputs, output):
-            given[name], seen[name] = inputs[0], output
-
-        return note
+    def note(name, module, inputs, output):
+        given[name], seen[name] = inputs[0], output
 
     for name, module in named.items():
-        module.register_forward_hook(hook(name))
+        module.register_forward_hook(partial(note, name))
     with torch.no_grad():
         out = block(x)
         if not all(torch.isfinite(y).all() for y in (*seen.values(), out)):
@@ -187,10 +184,9 @@ def _run(block, tokens: int, width: int) -> tuple[dict, object]:
             seen.clear(), given.clear()
             out = block(x)
     # In the order it is drawn in, with the sums where they are drawn: a picture that only looks right is wrong
-    feeds = [(x, "norm1"), (seen.get("norm1"), "attention"), (seen.get("norm2"), "fc1"), (seen.get("ffn_norm"), "fc2")]
-    if "ffn_norm_before" in named:
-        feeds.append((seen.get("fc1"), "ffn_norm_before"))
-    right = list(seen) == list(named) and all(torch.equal(a, given[b]) for a, b in feeds)
+    feeds = [("norm1", "attention"), ("norm2", "fc1"), ("ffn_norm", "fc2"), ("fc1", "ffn_norm_before")]
+    right = list(seen) == list(named) and torch.equal(x, given["norm1"])
+    right = right and all(torch.equal(seen[a], given[b]) for a, b in feeds if b in named)
     if not right or not all(
         torch.allclose(a, b, rtol=1e-4, atol=1e-4)
         for a, b in ((given["norm2"], x + seen["attention"]), (out, given["norm2"] + seen["fc2"]))
@@ -199,7 +195,7 @@ def _run(block, tokens: int, width: int) -> tuple[dict, object]:
             f"the block ran {', '.join(seen)}, but not as x + attention(norm1(x)), then x + ffn(norm2(x)): "
             "no diagram is drawn of it"
         )
-    return seen, x
+    return seen
 
 
 # Drawing ---------------------------------------------------------------------------------------------------
@@ -224,18 +220,15 @@ def _part(part: Part, left: float, y: float) -> list:
     x, tall = left + SPINE, TALL[part.kind]
     middle = y + tall / 2
     if part.kind == "sum":
-        circle = np.array([(x, middle)]) + 10 * MARKERS["circle"]
-        return [
-            Shapes(circle[None], [PAPER], ["sum"], stroke=INK, width=1.3, name="sum"),
-            Label(x, middle + 5, "+", 15, "middle", bold=True),
-        ]
+        circle = Shapes((x, middle) + 10 * MARKERS["circle"][None], [PAPER], ["sum"], stroke=INK, width=1.3, name="sum")
+        return [circle, Label(x, middle + 5, "+", 15, "middle", bold=True)]
     corners, slot = rect(Box(x - HALF, y, 2 * HALF, tall)), part.kind == "slot"
-    style = {} if part.empty else {"stroke": INK, "width": 2.0 if slot else 0.8}
-    items: list = [
-        Shapes(corners[None], [part.color], [f"{part.name}: {part.text}"], name=f"part-{part.name}", **style)
-    ]
+    box = Shapes(corners[None], [part.color], [f"{part.name}: {part.text}"], name=f"part-{part.name}")
+    items: list = [box]
     if part.empty:
         items.append(Strokes(ring(corners), MUTED, 1.3, dashed=True, name="empty"))
+    else:
+        box.stroke, box.width = INK, 2.0 if slot else 0.8
     ink = MUTED if part.empty else readable_on(part.color)
     items.append(Label(x, middle + 4.5, part.text, 13 if slot else 12, "middle", ink, bold=slot and not part.empty))
     if slot:
@@ -271,19 +264,12 @@ def _column(walked: Walk, left: float, top: float) -> tuple[list, float]:
             frame = rect(Box(spine - HALF - 11, ffn, 2 * HALF + 22, y + 7 - ffn))
             items.insert(0, Shapes(frame[None], [mix(GREY, PAPER, 0.82)], name="ffn"))
             items.append(Label(spine + HALF + 18, ffn + 16, "FFN", color=MUTED, bold=True))
-    items += _arrow(spine, y, y + ARROW, _size(shape))
-    y += ARROW
+    items += _arrow(spine, y, y := y + ARROW, _size(shape))
     if walked.final:
         note = f"after {walked.blocks} blocks" if walked.blocks > 1 else "after the last block"
         items += [Label(spine, y + 14, note, anchor="middle", color=MUTED), *_part(walked.final, left, y + 22)]
         y += 22 + TALL["slot"]
     return items, y
-
-
-def _way(walked: Walk) -> str:
-    """The way through the block in words; equal for arms that differ in their slots alone."""
-    steps = [part.name if part.kind == "slot" else part.text for part in walked.parts]
-    return f"{_size(walked.shape)} → {' → '.join(steps)}"
 
 
 def vit_block_scene(*models, block: int = 0) -> Scene:
@@ -302,7 +288,9 @@ def vit_block_scene(*models, block: int = 0) -> Scene:
         scene.items += [item for items, _ in columns for item in items]
         top = max(end for _, end in columns) + 44
     scene.height = top - 32
-    ways = "; or ".join(dict.fromkeys(map(_way, walks)))  # said once where it is the same
+    names = [[part.name if part.kind == "slot" else part.text for part in walked.parts] for walked in walks]
+    ways = [" → ".join([_size(walked.shape), *steps]) for walked, steps in zip(walks, names, strict=True)]
+    ways = "; or ".join(dict.fromkeys(ways))  # said once where it is the same
     slots = [f"{w.name}: {', '.join(f'{name} {part.text}' for name, part in w.slots.items())}" for w in walks]
     scene.alt = (
         f"A pre-norm ViT block, + adding what went around the branch: {ways}. In the slots of {'; of '.join(slots)}."

@@ -92,9 +92,8 @@ class Cut:
     def dims(self) -> tuple[int, ...]:
         """The axes of `view` that one set spans."""
         roles = list(self.axes.roles)
-        roles.insert(self.axes.channel, "group")
-        over = self.row.over | ({"group"} if "channel" in self.row.over and not self.row.grouped else frozenset())
-        return tuple(i for i, role in enumerate(roles) if role in over)
+        roles.insert(self.axes.channel, "group" if self.row.grouped else "channel")  # one group is all of C
+        return tuple(i for i, role in enumerate(roles) if role in self.row.over)
 
     @cached_property
     def set_size(self) -> int:
@@ -116,10 +115,8 @@ class Cut:
     @cached_property
     def count(self) -> Statistics:
         """How many sets, and statistics in all: two a set, one for a method that subtracts no mean."""
-        letters = list(self.axes.letters)
-        letters.insert(self.axes.channel, "G" if self.row.grouped else "")
-        if self.row.grouped:
-            letters[self.axes.channel + 1] = ""
+        letters, c = list(self.axes.letters), self.axes.channel
+        letters[c : c + 1] = ("G", "") if self.row.grouped else ("", letters[c])  # those of `view`
         kept = "".join(letter for i, letter in enumerate(letters) if i not in self.dims)
         sets, each = math.prod(self.shape) // self.set_size, 2 if self.row.centred else 1
         return Statistics(sets, each * sets, f"{'2' if each == 2 else ''}{kept}")
@@ -136,12 +133,9 @@ class Cut:
         GroupNorm with one group is "layer", with one channel a group "instance"; a batch of one makes "batch" another
         "instance".  Methods with groups are left out: their answer would depend on the groups.
         """
-        others = (row for row in METHODS.values() if row.key != self.row.key and not row.grouped)
-        return [
-            row.key
-            for row in others
-            if row.centred == self.row.centred and np.array_equal(self.labels, Cut(row, self.axes).labels)
-        ]
+        kin = (row for row in METHODS.values() if row.centred == self.row.centred and not row.grouped)
+        others = {row.key: Cut(row, self.axes).labels for row in kin if row != self.row}
+        return [method for method, labels in others.items() if np.array_equal(self.labels, labels)]
 
     @property
     def affine_shape(self) -> tuple[int, ...]:
@@ -169,9 +163,9 @@ class Cut:
         sets, values, formula = self.count
         return f"{text}{sets} set{'s' if sets > 1 else ''} in all ({formula} = {values} statistics)."
 
-    def torch_call(self, *, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True) -> TorchCall:
-        """How torch spells the method on this shape: the module, its arguments, and the tensor's turns around it."""
-        return torch_call(self, eps=eps, momentum=momentum, affine=affine)
+    def torch_call(self, **options) -> TorchCall:
+        """How torch spells the method on this shape: `torch_call` with its options eps, momentum and affine."""
+        return torch_call(self, **options)
 
     def torch_layer(self, *, eps=1e-5, momentum=0.1, affine=True, dtype=None, device=None):
         """The `torch.nn` module that does the same, wrapped where torch wants other axes.  Raises as `torch_layer`."""

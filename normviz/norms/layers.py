@@ -58,8 +58,8 @@ def check_momentum(momentum) -> None:
         raise ValueError(f"momentum={momentum!r} must be a number from 0 to 1, or None for the average of all batches")
 
 
-def torch_call(cut: Cut, *, eps: float, momentum: float | None, affine: bool) -> TorchCall:
-    """How torch spells a cut: the row's module, its arguments, the turns around it."""
+def torch_call(cut: Cut, *, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True) -> TorchCall:
+    """How torch spells a cut: the row's module, its arguments, and the tensor's turns around it."""
     check_eps(eps)
     check_momentum(momentum)
     row, axes = cut.row, cut.axes
@@ -93,6 +93,5 @@ def torch_layer(
     """
     from normviz.norms.cuts import cut
 
-    return cut(method, shape, num_groups, layout).torch_layer(
-        eps=eps, momentum=momentum, affine=affine, dtype=dtype, device=device
-    )
+    sets = cut(method, shape, num_groups, layout)
+    return sets.torch_layer(eps=eps, momentum=momentum, affine=affine, dtype=dtype, device=device)

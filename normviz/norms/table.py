@@ -18,9 +18,8 @@ from normviz.fields import unknown
 #: Letters of the axes by layout and rank.  "NCHW" also takes (N, C) and (N, C, L).
 LAYOUTS = MappingProxyType({"NCHW": {2: "NC", 3: "NCL", 4: "NCHW"}, "BTD": {3: "BTD"}})
 #: What an axis is, whatever the layout calls it.
-ROLES = MappingProxyType(
-    {"N": "sample", "B": "sample", "C": "channel", "D": "channel"} | dict.fromkeys("HWLT", "position")
-)
+_ROLES = {"NB": "sample", "CD": "channel", "HWLT": "position"}
+ROLES = MappingProxyType({letter: role for letters, role in _ROLES.items() for letter in letters})
 AXIS_NAMES = MappingProxyType(
     {"N": "batch", "B": "batch", "C": "channel", "D": "width", "H": "height", "W": "width", "L": "length", "T": "time"}
 )
@@ -43,9 +42,7 @@ class Method:
     grouped: bool = False  # the channel axis is cut into groups, a set spans one of them
     centred: bool = True  # the mean is subtracted (RMSNorm only divides)
     running: bool = False  # keeps running statistics for evaluation, so its outputs are bounded by its batch alone
-    single_value: str = (
-        "zero"  # a set of one cell: "zero" (the bias is left), or torch will "refuse" it, always or "alone"
-    )
+    single_value: str = "zero"  # of a set of one cell the bias is left; or torch will "refuse" it, always or "alone"
     affine_per: str = "channel"  # weight and bias: one per "channel", or one per cell of a "sample"
     aim: str = ""  # where it takes tokens of three features, in a few words
     used_in: str = ""
