@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -366,3 +367,21 @@ def test_a_real_short_run_of_every_arm_and_its_verdict(arm, kinds, images):
 
 def test_default_recipe_names_itself():
     assert Recipe().name == "custom"
+
+
+def test_a_training_goes_on_from_where_it_was_saved(tmp_path):
+    """Driven by hand, with a setting changed on the way: `save` and `load` are as good as never stopping."""
+    recipe = small(steps=8)
+    whole, first, second = (steps(recipe, device="cpu") for _ in range(3))
+    for run in (whole, first):
+        for _ in range(3):
+            next(run)
+    first.save(tmp_path / "run")
+    second.load(tmp_path / "run")
+    second.load(tmp_path / "nothing here")  # no checkpoint, no change
+    for run in (whole, second):
+        run.recipe = replace(recipe, sigma=0.0)  # the batches follow the recipe
+        list(run)
+    assert second.step == 8 and second.history.loss == whole.history.loss
+    plain = list(steps(recipe, device="cpu"))[-1]
+    assert plain.loss[:3] == whole.history.loss[:3] and plain.loss[3:] != whole.history.loss[3:]
