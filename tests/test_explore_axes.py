@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from turns import walk
 
 import normviz as nv
 from normviz.explore.axes import Axes
@@ -73,14 +74,7 @@ def check(state, *, picture=True):
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_thousand_random_events(seed):
-    rng, state = np.random.default_rng(seed), Axes()
-    for k in range(334):
-        controls = [control for control in state.controls().values() if control.enabled]
-        control = controls[rng.integers(len(controls))]
-        offered = control.offers()
-        if control.name == "compare":
-            offered = (False, False, False, False, True)
-        state = state.turn(**{control.name: offered[rng.integers(len(offered))]})
+    for k, state in enumerate(walk(Axes(), 334, seed)):
         check(state, picture=k % 4 == 0)
 
 
@@ -222,11 +216,7 @@ def test_a_tensor_of_the_readers_own(x, layout):
         (lambda: Axes(sizes=(9, 1, 1, 1)), ValueError, "sizes=(9, 1, 1, 1) must be from (1, 1, 1, 1) to (8, 8, 8, 8)"),
         (lambda: Axes(sizes=(0, 1, 1, 1)), ValueError, "sizes=(0, 1, 1, 1)"),
         (lambda: Axes(sizes=4), ValueError, "sizes=4 must be integers"),
-        (
-            lambda: Axes(cursor=(0, 8, 0, 0)),
-            ValueError,
-            "cursor=(0, 8, 0, 0) must be from (0, 0, 0, 0) to (3, 7, 3, 3)",
-        ),
+        (lambda: Axes(cursor=(0, 8, 0, 0)), ValueError, "cursor=(0, 8, 0, 0) must be from (0, 0, 0, 0) to (3, 7"),
         (lambda: Axes(cursor=(0, 0)), ValueError, "cursor=(0, 0)"),
     ],
 )

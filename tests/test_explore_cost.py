@@ -5,6 +5,7 @@ from html import escape
 
 import numpy as np
 import pytest
+from turns import walk
 
 from normviz.explore.cost import TOKENS, Cost
 from normviz.picture.scene import Shapes
@@ -78,11 +79,8 @@ def check(state, timed):
 
 def test_it_shows_what_the_arithmetic_says_after_random_turns():
     timed = [(b, t, w) for b in (1, 16, 64) for t in TOKENS for w in (48, 384)]
-    state, rng = Cost(record(timed)), np.random.default_rng(0)
-    for _ in range(200):
+    for state in walk(Cost(record(timed)), 200):
         check(state, timed)
-        control = rng.choice(list(state.controls().values()))
-        state = state.turn(**{control.name: control.values[rng.integers(len(control.values))]})
 
 
 def test_bars_are_as_long_as_the_logarithm_of_their_times():

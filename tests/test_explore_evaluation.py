@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from turns import named, walk
 
 from normviz.arms import style_of
 from normviz.explore.evaluation import STATISTICS, TOPS, Evaluation
@@ -33,11 +34,9 @@ IMAGES = np.random.default_rng(3).random((COUNT, 8, 8))
 
 
 def test_it_shows_the_longest_test_tokens():
-    state, rng = Evaluation(LOOKS, IMAGES, arm="bn"), np.random.default_rng(1)
-    assert state.look == 1
-    for _ in range(40):
-        control = list(state.controls().values())[rng.integers(2)]
-        state = state.turn(**{control.name: control.values[rng.integers(len(control.values))]})
+    start = Evaluation(LOOKS, IMAGES, arm="bn")
+    assert start.look == 1
+    for state in walk(start, 40, seed=1):
         reading, scene = state.read(), state.scene()
         batch, running = (LENGTHS[state.arm, state.look, name] for name in STATISTICS)
         ends = {"batch": batch.max((1, 2)), "running": running.max((1, 2))}
@@ -54,13 +53,13 @@ def test_it_shows_the_longest_test_tokens():
         assert ("not finite from block 3 on" in words) == (state.arm == "bn+ffnbn")
         assert f"has length {ends['batch'][-1]:.3g} by each batch's own statistics" in scene.alt
         assert f"patch {reading.token[1]} of test image {reading.token[0]}." in scene.alt
-        dots = {len(item.points) for item in scene.items if getattr(item, "name", "") == "dots"}
+        dots = {len(item.points) for item in named(scene, "dots")}
         assert dots == {DEPTH, int(np.isfinite(ends["running"]).sum())}
 
 
 def test_curves_lie_where_the_lengths_are():
     state = Evaluation(LOOKS, IMAGES, arm="bn", look=0)
-    lines = {item.name: item.points for item in state.scene().items if getattr(item, "name", "") in STATISTICS}
+    lines = {name: named(state.scene(), name)[0].points for name in STATISTICS}
     top = next(t for t in TOPS if t >= max(v.max() for v in state.read().lengths.values()))
     for name, lengths in state.read().lengths.items():
         heights = (82 + 240 - np.append(lines[name][:, 0, 1], lines[name][-1, 1, 1])) / 240  # the chart's own box

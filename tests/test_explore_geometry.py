@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from turns import named, walk
 
 from normviz.explore.geometry import CIRCLE, GLOBE, PLANE, SHOWN, Geometry, View, dots, extent, stations, tokens_of
 
@@ -18,18 +19,9 @@ def torch_norm(method, x, eps, gamma=1.0, beta=0.0):
         return (y * weight + bias).numpy()
 
 
-def random_states(count, seed):
-    rng, state = np.random.default_rng(seed), Geometry()
-    for _ in range(count):
-        control = list(state.controls().values())[rng.integers(9)]
-        offered = control.offers()
-        state = state.turn(**{control.name: offered[rng.integers(len(offered))]})
-        yield state
-
-
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_tokens_are_where_torch_puts_them_under_random_events(seed):
-    for state in random_states(60, seed):
+    for state in walk(Geometry(), 60, seed):
         reading = state.read()
         x = torch.from_numpy(tokens_of(state.tokens, state.images))
         raw = x.reshape(-1, 3).numpy()
@@ -47,10 +39,9 @@ def test_the_tokens_are_where_torch_puts_them_under_random_events(seed):
 
 def check_drawing(state, reading):
     """Every token is drawn once a panel, where the view has it, and nothing leaves its panel."""
-    named = {name: [item for item in state.draw(reading).items if getattr(item, "name", "") == name]
-             for name in ("token", "followed")}  # fmt: skip
-    assert sum(len(item.points) for item in named["token"]) == 3 * 16 * state.images
-    for k, (followed, panel) in enumerate(zip(named["followed"], reading.values(), strict=True)):
+    scene = state.draw(reading)
+    assert sum(len(item.points) for item in named(scene, "token")) == 3 * 16 * state.images
+    for k, (followed, panel) in enumerate(zip(named(scene, "followed"), reading.values(), strict=True)):
         view = View(state.azimuth, state.tilt, ((k + 0.5) * 280, 184), 136 / extent(reading))
         np.testing.assert_allclose(followed.points[0].mean(axis=0), view(panel.points[state.token]), atol=0.5)
         assert k * 280 <= followed.points[..., 0].min() and followed.points[..., 0].max() <= (k + 1) * 280
@@ -104,13 +95,12 @@ def test_the_view_is_a_rotation_and_the_painter_starts_with_the_farthest():
 
 def test_near_and_far_halves_and_both_sides_of_the_plane_are_told_apart():
     state = Geometry(azimuth=0, tilt=90, step=0)  # the eye is at the end of feature 3
-    reading, drawn = state.read(), state.draw(state.read()).items
+    reading, scene = state.read(), state.scene()
     ln = reading["layer_token"].points
-    first = [item for item in drawn if getattr(item, "name", "") == "token"][:2]
     raised = {f"{i // 16},{i % 16}": ln[i].sum() for i in range(len(ln))}  # height over the plane x₁ + x₂ + x₃ = 0
-    far, near = ([raised[cell] for cell, _ in item.data] for item in first)
+    far, near = ([raised[cell] for cell, _ in item.data] for item in named(scene, "token")[:2])
     assert max(far) < 0 <= min(near)
-    half = next(item for item in drawn if getattr(item, "name", "") == "near")  # RMSNorm's
+    half = named(scene, "near")[0]  # RMSNorm's
     # Around the pole: half of the 36 pieces of each of 4 meridians, and the parallel of +40°, not that of -40°; that of
     # 0° lies on the edge, where rounding decides
     assert 4 * 18 + 36 <= len(half.points) <= 4 * 18 + 2 * 36
@@ -118,7 +108,7 @@ def test_near_and_far_halves_and_both_sides_of_the_plane_are_told_apart():
 
 def test_along_the_diagonal_the_circle_is_drawn_round():
     scene = Geometry(azimuth=45.0, tilt=float(np.degrees(np.arctan(0.5**0.5)))).scene()
-    (circle,) = (item for item in scene.items if getattr(item, "name", "") == "circle")
+    (circle,) = named(scene, "circle")
     corners = circle.points[:, 0]
     radii = np.linalg.norm(corners - corners.mean(axis=0), axis=1)
     np.testing.assert_allclose(radii, radii.mean(), rtol=1e-9)
@@ -144,16 +134,6 @@ def test_a_blank_patch_stays_at_the_centre():
     for method in ("layer_token", "rms"):
         np.testing.assert_array_equal(reading[method].points[blank], 0)
     assert np.abs(reading["batch"].points[blank]).min() > 0.5
-
-
-@pytest.mark.parametrize(
-    ("given", "word"),
-    [({"tokens": "words"}, "tokens='words'"), ({"step": 4}, "step=4"), ({"images": 0}, "images=0"),
-     ({"azimuth": float("nan")}, "azimuth=nan"), ({"token": 16}, "token=16")],
-)  # fmt: skip
-def test_bad_input_is_named(given, word):
-    with pytest.raises(ValueError, match=word):
-        Geometry(**given)
 
 
 def test_the_caption_says_what_is_measured():

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits, load_sample_images
+from turns import named, walk
 
 from normviz.explore.groups import IMAGES, MAPS, Groups
 from normviz.picture.svg import to_svg
@@ -65,11 +66,8 @@ def check(state):
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_random_turns_against_torch(seed):
-    state, rng = Groups(), np.random.default_rng(seed)
-    for _ in range(30):
+    for state in walk(Groups(), 30, seed):
         check(state)
-        control = rng.choice(list(state.controls().values()))
-        state = state.turn(**{control.name: control.offers()[rng.integers(len(control.offers()))]})
 
 
 @pytest.mark.parametrize(
@@ -104,7 +102,7 @@ def test_the_caption_names_the_ends_and_the_change():
 
 def test_what_gets_through_is_as_high_as_its_number():
     scene = Groups().scene()
-    bars = {int(b.titles[0][2]): b for b in scene.items if getattr(b, "name", "") == "through"}
+    bars = {int(bar.titles[0][2]): bar for bar in named(scene, "through")}
     through = Groups().read().through
     high = {groups: np.ptp(bar.points[0, :, 1]) for groups, bar in bars.items()}
     assert high[2] / high[1] == pytest.approx(through[2] / through[1])

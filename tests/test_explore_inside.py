@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from turns import named, walk
 
 import normviz as nv
 from normviz.explore.inside import SITES, Inside
@@ -38,16 +39,10 @@ LOOKS, LENGTHS = make_looks()
 IMAGES = np.random.default_rng(1).random((6, 8, 8))
 
 
-def named(scene, name):
-    return [item for item in scene.drawn if getattr(item, "name", "") == name]
-
-
 def test_it_shows_the_tokens_that_were_recorded():
-    state, rng = Inside(LOOKS, IMAGES), np.random.default_rng(0)
-    assert (state.arm, state.block, state.site, state.look) == ("ln", 0, "norm2", 1)
-    for _ in range(60):
-        control = list(state.controls().values())[rng.integers(4)]
-        state = state.turn(**{control.name: control.offers()[rng.integers(len(control.offers()))]})
+    start = Inside(LOOKS, IMAGES)
+    assert (start.arm, start.block, start.site, start.look) == ("ln", 0, "norm2", 1)
+    for state in walk(start, 60):
         x = LENGTHS[state.arm, state.look, state.site, state.block]
         reading, scene = state.read(), state.scene()
         assert reading.ratio == x.max() and reading.counts.sum() == reading.tokens == x.size

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from turns import walk
 
 from normviz.explore.time import DRAWS, EPS, FEATURES, STEPS, Time, digit_sequences, scatter
 from normviz.samples import digit_images
@@ -35,7 +36,7 @@ def members(sequences, state, step):
 
 def check(state):
     reading = state.read()
-    caption = state.scene_of(reading).alt
+    caption = state.scene(reading).alt
     batch = [ALL[i] for i in reading.images]
     assert len(batch) == state.batch_size
     assert [len(s) for s in batch] == sorted(map(len, batch), reverse=True) == reading.lengths.tolist()
@@ -64,12 +65,7 @@ def check(state):
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_random_events(seed):
-    state, rng = Time(), np.random.default_rng(seed)
-    check(state)
-    for _ in range(60):
-        control = list(state.controls().values())[rng.integers(6)]
-        offered = control.offers()
-        state = state.turn(**{control.name: offered[rng.integers(len(offered))]})
+    for state in walk(Time(), 60, seed):
         check(state)
 
 
@@ -102,18 +98,3 @@ def test_sizes_nest_and_seeds_differ():
     a, b = (set(Time(batch_size=n).read().images.tolist()) for n in (8, 64))
     assert a < b
     assert len({tuple(Time(seed=seed).read().images.tolist()) for seed in range(10)}) == 10
-
-
-@pytest.mark.parametrize(
-    ("wrong", "words"),
-    [
-        ({"batch_size": 3}, "batch_size=3 is unknown; it takes one of 2, 4, 8"),
-        ({"step": 42}, "step=42 must be an integer >= 0 and <= 41"),
-        ({"step": 1.5}, "step=1.5 must be an integer"),
-        ({"feature": "colour"}, "feature='colour' is unknown; it takes one of row, column, ink"),
-    ],
-)
-def test_refuses(wrong, words):
-    with pytest.raises(ValueError) as error:
-        Time(**wrong)
-    assert words in str(error.value)

@@ -1,7 +1,5 @@
 """A tensor cut into sets by any method: as a block, with every cell unfolded, before and after the normalization."""
 
-from __future__ import annotations
-
 import math
 import operator
 import sys
@@ -223,7 +221,7 @@ class Axes(Explorer):
             offered[small] = Control(small, "integer", f"cursor {small}", at, low=0, high=size - 1, **look)
         return offered | {name: plain[name] for name in ("color", "step", "eps", "gamma", "beta")}
 
-    def turn(self, **changes: Any) -> Axes:
+    def turn(self, **changes: Any) -> Explorer:
         if strange := [name for name in changes if name not in self.controls()]:
             return super().turn(**dict.fromkeys(strange))  # which refuses it
         letters, groups = self.whole.letters, changes.pop("groups", None)

@@ -175,12 +175,9 @@ class Explorer:
             raise TypeError(unknown("control", strange[0], self.controls()))
         return replace(self, **changes)
 
-    def scene(self) -> Scene:
-        """The picture, with the caption as its alt text."""
-        return self.scene_of(self.read())
-
-    def scene_of(self, reading: Any) -> Scene:
-        """The picture of a reading of this state."""
+    def scene(self, reading: Any = None) -> Scene:
+        """The picture, with the caption as its alt text.  reading: what `read` gave, if that was called already."""
+        reading = self.read() if reading is None else reading
         scene = self.draw(reading)
         scene.alt = self.say(reading)
         return scene

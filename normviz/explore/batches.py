@@ -1,7 +1,5 @@
 """Batches drawn from a population of images: what BatchNorm knows of it, and what one image becomes in each of them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Why evaluation explodes: the longest test token after every block, by two kinds of statistics."""
 
-from __future__ import annotations
-
 from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache

@@ -5,8 +5,6 @@ RMSNorm leaves out the plane and gets the sphere.  BatchNorm never looks at a to
 the three axes, each by one number, until the ellipsoid of all tokens is round.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple

@@ -4,8 +4,6 @@ What still differs afterwards is the part of the change that gets through: nothi
 of a set by one factor and one shift.  Source: Wu & He, "Group Normalization" (ECCV 2018), section 3.2.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
@@ -44,20 +42,13 @@ class Reading(NamedTuple):
     through: dict[int, float]  # for every G that of all maps
 
 
-def feature_maps(image: np.ndarray) -> np.ndarray:
-    """The eight maps (C, h, w) of a grey image (h, w), its rim repeated outwards."""
-    return filter_maps(np.pad(image, 1, mode="edge")[None])[0]
-
-
 @lru_cache
-def original(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """One of IMAGES in grey, float64 (h, w) between 0 and 1, and its maps."""
+def original(name: str) -> np.ndarray:
+    """One of IMAGES in grey, float64 (h, w) between 0 and 1."""
     if name == "digit":
-        image = np.pad(digit_images(1)[0].astype(float), ((0, 0), (2, 2)))
-    else:
-        red, green, blue = photos(40, 60)[IMAGES.index(name)].astype(float)
-        image = 0.299 * red + 0.587 * green + 0.114 * blue  # luma of ITU-R BT.601
-    return image, feature_maps(image)
+        return np.pad(digit_images(1)[0].astype(float), ((0, 0), (2, 2)))
+    red, green, blue = photos(40, 60)[IMAGES.index(name)].astype(float)
+    return 0.299 * red + 0.587 * green + 0.114 * blue  # luma of ITU-R BT.601
 
 
 def rms(values: np.ndarray, axis=None) -> np.ndarray:
@@ -69,11 +60,10 @@ def compare(
     image: str, contrast: float, brightness: float, gain: float
 ) -> tuple[np.ndarray, np.ndarray, dict[int, np.ndarray]]:
     """An image and its changed copy (2, h, w); their maps (2, C, h, w); for every G those maps after GroupNorm."""
-    before, maps = original(image)
-    after = contrast * before + brightness
-    raw = np.stack([maps, feature_maps(after)])
+    images = np.stack([original(image), contrast * original(image) + brightness])
+    raw = filter_maps(np.pad(images, ((0, 0), (1, 1), (1, 1)), mode="edge"))  # the rim is repeated outwards
     raw[1, LOUD] *= gain
-    return np.stack([before, after]), raw, {groups: normalize(raw, "group", groups) for groups in GROUPS}
+    return images, raw, {groups: normalize(raw, "group", groups) for groups in GROUPS}
 
 
 @dataclass(frozen=True)

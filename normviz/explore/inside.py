@@ -4,8 +4,6 @@ Lengths are measured by the root mean square over the batch.  After a BatchNorm 
 times that (Samuelson 1968).
 """
 
-from __future__ import annotations
-
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, NamedTuple
 
@@ -195,11 +193,9 @@ class Inside(Recorded):
         middles, heights = (edges[:-1] + edges[1:]) / 2, np.where(share > 0, share, np.nan)
         chart.bars(middles, heights, edges[1] - edges[0], style_of(self.arm).color, name="lengths")
         if np.isfinite(reading.ratio):
-            chart.upright(np.log10(reading.ratio), dashed=False, name="longest", width=1.6)
-            chart.write(np.log10(reading.ratio), top, "longest", dx=-5, dy=12, anchor="end")
+            chart.upright(np.log10(reading.ratio), "longest", dashed=False, name="longest", width=1.6)
         if self.site != "stream":
-            chart.upright(np.log10(reading.bound), name="bound")
-            chart.write(np.log10(reading.bound), top, "bound", dx=5, dy=12)
+            chart.upright(np.log10(reading.bound), "bound", name="bound")
         return chart.items
 
     def _blocks(self, reading: Reading) -> list:

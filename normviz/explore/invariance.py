@@ -5,8 +5,6 @@ norm.  The input of the norm is changed, and what the output moves by is shown c
 Source: Ba, Kiros & Hinton 2016 (arXiv:1607.06450), section 5.1 and table 1.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -31,21 +29,11 @@ LIMIT = 2.0  # of the maps of differences, in units of a normalized feature
 CELL = (15.5, 15.0)  # px, a feature wide, a token high
 
 
-class Scope(NamedTuple):
-    """Cells that are changed."""
-
-    name: str
-    where: str
-    bars: tuple[str, ...]  # what those of a map are called: inside, outside if any
-    cells: tuple[slice, slice]
-
-
+#: What a scope of the change is called, where it is, and the cells themselves
 SCOPES = {
-    "token": Scope("one token", f"token {TOKEN}", ("that token", "other tokens"), np.s_[TOKEN : TOKEN + 1, :]),
-    "feature": Scope(
-        "one feature", f"feature {FEATURE}", ("that feature", "other features"), np.s_[:, FEATURE : FEATURE + 1]
-    ),
-    "all": Scope("everything", "every cell", ("everything",), np.s_[:, :]),
+    "token": ("one token", f"token {TOKEN}", np.s_[TOKEN : TOKEN + 1, :]),
+    "feature": ("one feature", f"feature {FEATURE}", np.s_[:, FEATURE : FEATURE + 1]),
+    "all": ("everything", "every cell", np.s_[:, :]),
 }
 
 
@@ -56,6 +44,10 @@ class Reading(NamedTuple):
     moves: dict[str | None, np.ndarray]  # (16, 8) output after minus output before
     inside: dict[str | None, float]  # length of that over the length of the output before, in the scope
     outside: dict[str | None, float]  # the same of the other cells, NaN if there are none
+
+    def is_still(self, method: str | None) -> bool:
+        """Whether the whole output moves by less than STILL of its length."""
+        return max(self.inside[method], np.nan_to_num(self.outside[method])) < STILL
 
 
 @lru_cache(maxsize=1)
@@ -87,7 +79,7 @@ class Invariance(Explorer):
     every cell; evaluation: BatchNorm has the statistics of the unchanged input stored.
     """
 
-    scope: str = choice("token", {scope.name: key for key, scope in SCOPES.items()}, "change")
+    scope: str = choice("token", {name: key for key, (name, *_) in SCOPES.items()}, "change")
     scale: float = choice(4.0, SCALES, "scale x")
     shift: float = number(1.0, least=-3, most=3, step=0.25, label="shift x")
     weights: float = choice(1.0, SCALES, "weights ×")
@@ -96,7 +88,7 @@ class Invariance(Explorer):
     def read(self) -> Reading:
         before = summed_inputs()
         changed = np.zeros(before.shape, bool)
-        changed[SCOPES[self.scope].cells] = True
+        changed[SCOPES[self.scope][2]] = True
         after = self.weights * before
         after[changed] = self.scale * after[changed] + self.shift
         reading = Reading(after, {}, {}, {})
@@ -108,16 +100,14 @@ class Invariance(Explorer):
         return reading
 
     def say(self, reading: Reading) -> str:
-        _, where, bars, _ = SCOPES[self.scope]
-        moves = "; ".join(
-            f"{name}: {percent(reading.inside[method])} in {where}"
-            + (f", {percent(reading.outside[method])} elsewhere" if bars[1:] else "")
-            for method, name in SHOWN.items()
-        )
+        where, moves = SCOPES[self.scope][1], []
+        for method, name in SHOWN.items():
+            rest = "" if self.scope == "all" else f", {percent(reading.outside[method])} elsewhere"
+            moves.append(f"{name}: {percent(reading.inside[method])} in {where}{rest}")
         shift = f" {'−' if self.shift < 0 else '+'} {abs(self.shift):g}" if self.shift else ""
         mode = "evaluation" if self.evaluation else "training"
         becomes = f"Weights × {self.weights:g}; {where} becomes {self.scale:g}·x{shift}; {mode}"
-        return f"{becomes}. The output moves by: {moves}."
+        return f"{becomes}. The output moves by: {'; '.join(moves)}."
 
     def draw(self, reading: Reading) -> Scene:
         """The changed input, and for each method the difference that the change makes to its output."""
@@ -153,7 +143,7 @@ class Invariance(Explorer):
             for corners, fill, mark in zip(points, fills, marks, strict=True)
             if mark
         ]
-        changed = points.reshape(TOKENS, FEATURES, 4, 2)[SCOPES[self.scope].cells]
+        changed = points.reshape(TOKENS, FEATURES, 4, 2)[SCOPES[self.scope][2]]
         return [
             Shapes(points, fills, titles, stroke=PAPER, width=0.5, name="difference"), *signs,
             Strokes(ring(rect(box)), INK, 0.8, name="edge"),
@@ -163,7 +153,8 @@ class Invariance(Explorer):
     def _bars(self, box: Box, *shares: float) -> list:
         """How far the output moves, in the scope and elsewhere: full width is once its length, or more."""
         items, y = [], box.bottom + 16
-        for name, moved in zip(SCOPES[self.scope].bars, shares, strict=False):
+        bars = ("everything",) if self.scope == "all" else (f"that {self.scope}", f"other {self.scope}s")
+        for name, moved in zip(bars, shares, strict=False):
             for full, fill, kind in ((1.0, "#EFEFEF", "bar-ground"), (min(moved, 1.0), INK, "bar")):
                 items.append(Shapes(rects(box.x, y + 5, box.x + box.width * full, y + 13), [fill], name=kind))
             items.append(Label(box.x, y, f"{name}: {percent(moved)}"))

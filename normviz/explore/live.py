@@ -126,7 +126,7 @@ class Live(Picture):
         finally:
             self._busy = False
         self.state, self.reading = state, state.read()
-        self.paint(state.scene_of(self.reading), _notes(state.notes(self.reading)))
+        self.paint(state.scene(self.reading), _notes(state.notes(self.reading)))
 
     def _changed(self, name: str, value) -> None:
         if self._busy:

@@ -3,8 +3,6 @@
 By Samuelson's inequality (Samuelson 1968) no value of N that were given mean 0 and variance 1 exceeds √(N−1).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product

@@ -97,5 +97,5 @@ def _row(state: Explorer, fineness: dict[str, int], index: dict[Explorer, int]) 
         moves = [[label, index[state.turn(**{name: value})]] for label, value in zip(labels, values, strict=True)]
         controls.append([control.label, values.index(control.value), moves])
     notes = (f"<pre>{escape(n)}</pre>" if isinstance(n, Code) else f"<p>{escape(n)}</p>" for n in state.notes(reading))
-    scene = state.scene_of(reading)
+    scene = state.scene(reading)
     return {"svg": to_svg(scene), "caption": scene.alt, "notes": "".join(notes), "controls": controls}

@@ -4,8 +4,6 @@ A GELU FFN is nearly homogeneous of degree 1.  SwiGLU, SiLU(gate) × value (Shaz
 two linear images of the token: degree 2.
 """
 
-from __future__ import annotations
-
 import math
 from copy import copy
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Digits as sequences of ink pixels: BatchNorm's statistics over time, as fewer and fewer sequences are left."""
 
-from __future__ import annotations
-
 from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
@@ -60,29 +58,20 @@ def feature_of(steps: np.ndarray, feature: str) -> np.ndarray:
 
 
 def statistics(values: np.ndarray, lengths: np.ndarray, per_step: bool, masked: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and biased variance at every time step: two float64 arrays (T,).
+    """Mean and biased variance at every time step: two float64 arrays (…, T).
 
-    values: padded (B, T), lengths (B,).  Per step, a step that no sequence reaches has none: NaN.  Unmasked, a batch's
-    padding counts up to the end of its longest sequence.
+    values: padded (…, B, T), lengths (…, B).  Per step, a step that no sequence reaches has none: NaN.  Unmasked, a
+    batch's padding counts up to the end of its longest sequence.
     """
-    end = lengths if masked else np.full_like(lengths, lengths.max())
-    counted = np.arange(values.shape[1]) < end[:, None]  # (B, T)
-    over = 0 if per_step else (0, 1)
+    end = lengths if masked else np.broadcast_to(lengths.max(-1, keepdims=True), lengths.shape)
+    counted = np.arange(STEPS) < end[..., None]  # (…, B, T)
+    over = {"axis": -2 if per_step else (-2, -1), "keepdims": True}
     with np.errstate(invalid="ignore"):
-        size = counted.sum(over)
-        mean = (values * counted).sum(over, dtype=float) / size
-        var = (np.square(values - mean) * counted).sum(over) / size
-    return np.broadcast_to(mean, values.shape[1]), np.broadcast_to(var, values.shape[1])
-
-
-@lru_cache(maxsize=len(SIZES))
-def other_batches(batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """DRAWS batches: how often each holds each digit (DRAWS, n), and the length of its longest (DRAWS, 1)."""
-    _, lengths = digit_sequences()
-    drawn = np.random.default_rng(1000).integers(0, len(lengths), (DRAWS, batch_size))
-    times = np.zeros((DRAWS, len(lengths)), np.float32)
-    np.add.at(times, (np.arange(DRAWS)[:, None], drawn), 1)
-    return times, lengths[drawn].max(1, keepdims=True)
+        size = counted.sum(**over)
+        mean = (values * counted).sum(**over, dtype=float) / size
+        var = (np.square(values - mean) * counted).sum(**over) / size
+    mean, var = (np.broadcast_to(a, (*a.shape[:-1], STEPS))[..., 0, :] for a in (mean, var))
+    return mean, var
 
 
 @lru_cache(maxsize=256)
@@ -92,17 +81,9 @@ def scatter(batch_size: int, per_step: bool, masked: bool, feature: str) -> np.n
     NaN where fewer than two of the batches have anything to average.
     """
     steps, lengths = digit_sequences()
-    times, longest = other_batches(batch_size)
-    t = np.arange(STEPS)
-    # As `statistics`, but one product for all batches: a slider must not wait for a hundred gathers
-    totals = (times @ feature_of(steps, feature)).astype(float)  # (DRAWS, T); padding adds 0
-    sizes = times @ (t < lengths[:, None]).astype(np.float32) if masked else batch_size * (t < longest)
-    if not per_step:
-        totals, sizes = (np.broadcast_to(a.sum(1, keepdims=True), a.shape) for a in (totals, sizes))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        means = totals / sizes
-    known = np.isfinite(means).sum(0) > 1
-    found = np.full((3, STEPS), np.nan)
+    drawn = np.random.default_rng(1000).integers(0, len(lengths), (DRAWS, batch_size))
+    means = statistics(feature_of(steps, feature)[drawn], lengths[drawn], per_step, masked)[0]  # (DRAWS, T)
+    known, found = np.isfinite(means).sum(0) > 1, np.full((3, STEPS), np.nan)
     found[:2, known] = np.nanquantile(means[:, known], (0.05, 0.95), axis=0)
     found[2, known] = np.nanstd(means[:, known], axis=0, ddof=1)
     return found
