@@ -117,10 +117,8 @@ def padding_scene(changes: Mapping[str, np.ndarray], padding: np.ndarray) -> Sce
         chart.line(padding, values, style, name=f"change-{arm}")
         chart.dots(padding, values, style, name=f"mark-{arm}")
     words = ", ".join(f"{style.name} {number(v[-1], 2)}" for style, v in zip(styles, changes.values(), strict=True))
-    scene.alt = (
-        f"Largest change of a real token's output, over the outputs' root mean square, "
-        f"with {padding[-1]:g} steps of padding more: {words}."
-    )
+    what = "Largest change of a real token's output, over the outputs' root mean square"
+    scene.alt = f"{what}, with {padding[-1]:g} steps of padding more: {words}."
     return scene
 
 

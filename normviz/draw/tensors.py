@@ -34,10 +34,8 @@ def check_cursor(cursor, shape: tuple[int, ...]) -> tuple[int, ...]:
     except TypeError:
         cell = ()
     if len(cell) != len(shape) or not all(0 <= i < n for i, n in zip(cell, shape, strict=True)):
-        last = tuple(n - 1 for n in shape)
-        raise ValueError(
-            f"cursor={cursor!r} is no cell of the tensor; it takes indices from {(0,) * len(last)} to {last}"
-        )
+        first, last = (0,) * len(shape), tuple(n - 1 for n in shape)
+        raise ValueError(f"cursor={cursor!r} is no cell of the tensor; it takes indices from {first} to {last}")
     return cell
 
 

@@ -7,6 +7,7 @@ in which they ran, and is refused where the sums do not come out as it would say
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections.abc import Iterable
 from functools import partial
@@ -89,7 +90,8 @@ def slot_part(name: str, module, shape: tuple[int, ...]) -> Part:
     row, kind = row_of(norm), type(norm).__name__
     if kind == "Identity":
         return Part(name, "slot", "empty", shape, PAPER, "nothing")
-    extra = "".join(f" + {type(m).__name__.lower()} {_number_in(m)}".rstrip() for m in inner if m is not norm)
+    rest = {type(m).__name__.lower(): getattr(m, "limit", math.nan) for m in inner if m is not norm}
+    extra = "".join(f" + {name}" + (f" {limit:g}" if limit == limit else "") for name, limit in rest.items())
     if row is None:
         return Part(name, "slot", kind + extra, shape, GREY, kind + extra)
     over = ", ".join(letter for letter in "BTD" if ROLES[letter] in row.over)
@@ -102,10 +104,6 @@ def row_of(module) -> Method | None:
     per_token = size is not None and len(size) == 1  # one class serves both kinds of LayerNorm
     rows = [row for row in METHODS.values() if re.fullmatch(row.torch_class.replace("{d}", "[123]"), kind)]
     return next((row for row in rows if len(rows) == 1 or (row.feature_axis == "last") == per_token), None)
-
-
-def _number_in(module) -> str:
-    return "".join(re.findall(r"[\d.]+", module.extra_repr())[:1]).removesuffix(".0")
 
 
 def walk(model, block: int = 0) -> Walk:
