@@ -1,3 +1,4 @@
+# ruff: noqa: F401
 """The explorers, in the order of the chapters: `nv.explore.axes()` and so on, and the live charts of trainings.
 
 Calling one gives a state: in a notebook's cell it shows itself with its controls, `.figure()` is its picture, `.html()`
@@ -13,7 +14,7 @@ from normviz.explore.cost import Cost as cost
 from normviz.explore.epsilon import Epsilon as epsilon
 from normviz.explore.evaluation import Evaluation as evaluation
 from normviz.explore.geometry import Geometry as geometry
-from normviz.explore.gradient import Gradient as gradient  # noqa: F401
+from normviz.explore.gradient import Gradient as gradient
 from normviz.explore.groups import Groups as groups
 from normviz.explore.inside import Inside as inside
 from normviz.explore.invariance import Invariance as invariance
