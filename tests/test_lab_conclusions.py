@@ -119,3 +119,15 @@ def test_slot_compares_seed_by_seed(tmp_path):
             made.append(run(preset("heavy", arm, seed), "stalled"))
     found = slot(Recorded({"slot": made}, tmp_path), "heavy")
     assert found.beats("bn+gain") and not found.beats("bn+ffnbn-before")
+
+
+def test_an_unfinished_slot_counts_the_seeds_that_every_arm_has(tmp_path):
+    """Five trained runs against two of two are no more often: what is missing is not a failure."""
+    made = [run(preset("heavy", "bn", seed), "stalled") for seed in JUDGED]
+    made += [run(preset("heavy", "bn+ffnbn", seed), "trained") for seed in JUDGED]
+    for arm in ("bn+ffnbn-before", "bn+ffnln", "bn+ffnrms", "bn+gain", "bn+embedln"):
+        made += [run(preset("heavy", arm, seed), "trained") for seed in JUDGED[:2]]
+    found = slot(Recorded({"slot": made}, tmp_path), "heavy")
+    assert {len(runs) for runs in found.runs.values()} == {2} and not found.ffn_to_blame
+    with pytest.raises(LookupError, match="too few seeds"):
+        slot(Recorded({"slot": made[:-1]}, tmp_path), "heavy")

@@ -316,13 +316,13 @@ AT_SCALE = (
 )
 
 
-def markdown(folder=None) -> str:
-    """The ledger as a Markdown table, the numbers folded, and what others measured at scale."""
+def markdown(folder=None, *, numbers: bool = True) -> str:
+    """The ledger as a Markdown table; with its numbers, folded, and what others measured at scale."""
     lines = ["| the article says | verdict | what we found | chapter |", "|---|---|---|---|"]
-    for claim, (kind, sentence, numbers) in ledger(folder):
-        folded = f"<details><summary>numbers</summary>{numbers}</details>" if numbers else ""
-        lines.append(f"| {claim.statement} | **{kind}** | {sentence} {folded} | {claim.notebook.split('_')[0]} |")
-    return "\n".join([*lines, "", AT_SCALE])
+    for claim, (kind, sentence, measured) in ledger(folder):
+        folded = f" <details><summary>numbers</summary>{measured}</details>" if numbers and measured else ""
+        lines.append(f"| {claim.statement} | **{kind}** | {sentence}{folded} | {claim.notebook.split('_')[0]} |")
+    return "\n".join([*lines, *(["", AT_SCALE] if numbers else [])])
 
 
 BEGIN, END = "<!-- claims: written by `python -m normviz claims --write` -->", "<!-- end of claims -->"
@@ -330,4 +330,4 @@ BEGIN, END = "<!-- claims: written by `python -m normviz claims --write` -->", "
 
 def insert(text: str, folder=None) -> str:
     """`text` with the table between its two markers brought up to date.  Raises ValueError where they are missing."""
-    return insert_between(text, BEGIN, END, markdown(folder))
+    return insert_between(text, BEGIN, END, markdown(folder, numbers=False))

@@ -242,17 +242,18 @@ class Slot(NamedTuple):
 
 
 def slot(runs: Runs, regime: str) -> Slot:
-    """Study `slot` in a regime.  Raises LookupError where an arm is not recorded in two seeds."""
+    """Study `slot` in a regime, on the seeds that every arm has; LookupError where these are fewer than two."""
     group = {arm: runs("slot", arm, regime) for arm in SLOTS}
-    if short := [arm for arm, these in group.items() if len(these) < 2]:
-        raise LookupError(f"study 'slot' has one run of {', '.join(short)}")
-    return Slot(group)
+    seeds = set.intersection(*({run.recipe.seed for run in these} for these in group.values()))
+    if len(seeds) < 2:
+        raise LookupError("study 'slot' has too few seeds with every arm")
+    return Slot({arm: [run for run in these if run.recipe.seed in seeds] for arm, these in group.items()})
 
 
 def _slot(runs: Runs) -> Parts:
     for name in ("heavy", "swiglu"):
         group = slot(runs, name)
-        needed = "a norm in the FFN beats a constant gain" if group.beats("bn+gain") else "a constant gain does as well"
+        needed = f"a norm in the FFN {'beats' if group.beats('bn+gain') else 'does not surely beat'} a constant gain"
         place = "its place matters" if group.beats("bn+ffnbn-before") else "its place does not matter for sure"
         blame = "to blame" if group.ffn_to_blame else "not to blame by itself"
         sets = "; ".join(f"{SLOTS[arm]} {outcome(these)}" for arm, these in group.runs.items())

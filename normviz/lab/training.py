@@ -106,7 +106,7 @@ class Training:
         save_checkpoint(make_writable(folder), self)
 
     def load(self, folder) -> None:
-        """Goes on from the newest sound checkpoint in a folder, if it has any.  Raises CheckpointError as `train` does."""
+        """Goes on from the newest sound checkpoint in a folder, if any.  Raises CheckpointError as `train` does."""
         resume_run(checkpoints(folder), self)
 
     def advance(self) -> None:
