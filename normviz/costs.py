@@ -79,7 +79,9 @@ class Machine:
     def bandwidth_at(self, moved: float) -> float:
         """Bytes per second when `moved` bytes are touched: between two calibrated sizes along the logarithm."""
         sizes, rates = zip(*self.bandwidth, strict=True)
-        return math.exp(np.interp(math.log(moved), np.log(sizes), np.log(rates)))
+        place = float(np.interp(math.log(moved), np.log(sizes), range(len(sizes))))
+        low, part = int(place), place % 1
+        return rates[low] ** (1 - part) * rates[min(low + 1, len(rates) - 1)] ** part
 
     @classmethod
     def from_dict(cls, values: Mapping) -> Machine:
