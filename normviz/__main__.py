@@ -17,7 +17,7 @@ from normviz.lab.errors import CheckpointError, DataError
 from normviz.lab.recipe import PRESETS, Recipe, preset
 
 PACKAGES = (
-    "numpy", "torch", "matplotlib", "ipywidgets", "scikit-learn", "pooch", "tqdm", "safetensors", "joblib",
+    "numpy", "torch", "matplotlib", "ipywidgets", "pooch", "tqdm", "safetensors", "joblib",
     "jupyterlab", "ipykernel", "nbval",
 )  # fmt: skip
 FIELDS = {field.name: field for field in fields(Recipe) if field.name != "name"}

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from normviz.fields import unknown
 from normviz.lab.cifar10 import read_cifar10
+from normviz.samples import digits
 
 
 class Shape(NamedTuple):
@@ -138,11 +139,9 @@ def load_digits() -> Images:
 
     The split is a fixed shuffle, so that it holds the same writers' hands on both sides for every seed.
     """
-    from sklearn.datasets import load_digits as load
-
-    digits = load()
-    order = np.random.RandomState(0).permutation(len(digits.target))
-    x, y = digits.images[order].astype(np.uint8), digits.target[order].astype(np.int64)
+    images, labels = digits()
+    order = np.random.RandomState(0).permutation(len(labels))
+    x, y = images[order], labels[order]
     return Images.of(x[:1500], y[:1500], x[1500:], y[1500:], name="digits")
 
 
@@ -151,8 +150,8 @@ def digits_by_ink(most: int = 34) -> Images:
 
     Raises ValueError where one of the two would be empty.
     """
-    digits = load_digits()
-    x, y = torch.cat((digits.train_x, digits.test_x)), torch.cat((digits.train_y, digits.test_y))
+    images = load_digits()
+    x, y = torch.cat((images.train_x, images.test_x)), torch.cat((images.train_y, images.test_y))
     short = (x > 0).sum((1, 2, 3)) <= most
     if short.all() or not short.any():
         raise ValueError(f"most={most!r} leaves nothing on one side; digits have 16 to 42 ink pixels")
