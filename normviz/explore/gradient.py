@@ -71,8 +71,8 @@ class Gradient(Explorer):
             takes = "histories with grad_norm, or rows (arm, ffn, sigma, depth, gradient norm)"
             raise ValueError(f"runs has what is no run, or none ({error!r}); it takes {takes}") from None
 
-    def controls(self) -> dict[str, Control]:
-        offered, depths = super().controls(), self.runs.value[1]
+    def offer(self) -> dict[str, Control]:
+        offered, depths = super().offer(), self.runs.value[1]
         return offered | {"depth": replace(offered["depth"], kind="choice", values=depths, labels=(*map(str, depths),))}
 
     def read(self) -> dict[str, Curve]:
