@@ -1,3 +1,4 @@
+# ruff: noqa: F401
 """normviz: see what normalization layers do.
 
     import normviz as nv

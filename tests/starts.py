@@ -18,6 +18,11 @@ def looks() -> tuple[dict, object]:
 
 
 @cache
+def initial() -> list:
+    return nv.lab.load_study("initial", RESULTS)
+
+
+@cache
 def cost_record() -> dict:
     return json.loads((RESULTS / "cost-cpu.json").read_text())
 
@@ -31,4 +36,6 @@ def start(name: str) -> Explorer:
     if name == "evaluation":
         records, images = looks()
         return make(records, images.test_x.numpy(), arm="bn")
+    if name == "gradient":
+        return make(initial())
     return make(cost_record()) if name == "cost" else make()

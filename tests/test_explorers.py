@@ -149,7 +149,7 @@ def test_pictures_need_numpy_alone():
     code = """
 import sys, json
 import normviz.explore as explore
-needy = {"inside", "evaluation", "cost"}
+needy = {"inside", "evaluation", "cost", "gradient"}
 for name, make in explore.EXPLORERS.items():
     if name not in needy:
         make().scene()

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 #: Every explorer by name, in the order of the chapters.
 EXPLORERS: dict[str, type[Explorer]] = {
     "axes": axes, "batches": batches, "outlier": outlier, "geometry": geometry, "invariance": invariance,
-    "groups": groups, "time": time, "epsilon": epsilon, "cost": cost, "inside": inside, "evaluation": evaluation,
-    "scaling": scaling,
+    "groups": groups, "time": time, "epsilon": epsilon, "cost": cost, "inside": inside, "scaling": scaling,
+    "gradient": gradient, "evaluation": evaluation,
 }  # fmt: skip
 
 # The live charts are widgets, and load ipywidgets when first used

@@ -120,7 +120,7 @@ class Batches(Explorer):
         if values.ndim != 4 or 0 in values.shape or len(values) < 2:
             raise ValueError(f"x has shape {values.shape}; it takes (n, C, H, W) with at least 2 images")
         if not (np.abs(values) <= LARGEST).all():
-            raise ValueError(f"x holds a value that is not finite or beyond ±{LARGEST:g}: neither would its statistics be finite")
+            raise ValueError(f"x holds a value that is not finite, or beyond ±{LARGEST:g}, as no statistic could be")
         return Held(values)
 
     def settle(self):
