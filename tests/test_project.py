@@ -55,9 +55,7 @@ def colab_versions() -> dict[str, str]:
 @pytest.mark.parametrize("requirement", RUNTIME, ids=lambda r: r.name)
 def test_colab_meets_the_bound(requirement):
     version = colab_versions()[canonicalize_name(requirement.name)]
-    assert requirement.specifier.contains(version), (
-        f"Colab ships {requirement.name} {version}: pip would replace it"
-    )
+    assert requirement.specifier.contains(version), f"Colab ships {requirement.name} {version}: pip would replace it"
 
 
 @pytest.mark.parametrize("file", ["constraints.txt", "constraints-colab.txt"])
@@ -73,9 +71,7 @@ def test_every_package_we_name_is_pinned_within_its_bound(file):
 def test_the_package_imports_only_what_it_declares():
     declared = {IMPORT_NAMES.get(r.name, r.name) for r in RUNTIME}
     declared |= {"normviz", "IPython"}  # IPython comes with ipywidgets
-    server = {
-        r.name.replace("-", "_") for r in EXTRAS
-    }  # serving.py runs in JupyterLab's process, not in a kernel's
+    server = {r.name.replace("-", "_") for r in EXTRAS}  # serving.py runs in JupyterLab's process, not in a kernel's
     for file in (ROOT / "normviz").rglob("*.py"):
         allowed = declared | (server if file.name == "serving.py" else set())
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -90,9 +86,7 @@ def make_targets() -> set[str]:
 
 
 def test_commands_of_the_readme_exist():
-    code = re.findall(r"```(?:sh|powershell)\n(.*?)```", README, re.DOTALL) + re.findall(
-        r"`([^`\n]+)`", README
-    )
+    code = re.findall(r"```(?:sh|powershell)\n(.*?)```", README, re.DOTALL) + re.findall(r"`([^`\n]+)`", README)
     named = {target for text in code for target in re.findall(r"\bmake ([a-z][a-z-]*)", text)}
     assert {"lab", "test"} <= named <= make_targets()
 

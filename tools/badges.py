@@ -18,9 +18,7 @@ else:
 ROOT = Path(__file__).resolve().parent.parent
 COLAB = "https://colab.research.google.com"
 # Any Colab badge, whatever it points to now; the group is the notebook's path in the repository.
-BADGE = re.compile(
-    r"\[!\[[^\]]*\]\([^)]*\)\]\(" + re.escape(COLAB) + r"/github/[^)]*?/(notebooks/[^)]+\.ipynb)\)"
-)
+BADGE = re.compile(r"\[!\[[^\]]*\]\([^)]*\)\]\(" + re.escape(COLAB) + r"/github/[^)]*?/(notebooks/[^)]+\.ipynb)\)")
 
 
 def repository() -> str:
@@ -38,9 +36,7 @@ def badge(path: str) -> str:
 
 def badge_row(path: str) -> str:
     """The whole source of a notebook's badge cell."""
-    return (
-        f"{badge(path)} · [Source]({repository()}/blob/main/{path}) · [All notebooks]({repository()}#readme)"
-    )
+    return f"{badge(path)} · [Source]({repository()}/blob/main/{path}) · [All notebooks]({repository()}#readme)"
 
 
 def rewrite_links(text: str) -> str:

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from normviz.lab.models.vit import FFN, Attention, PatchEmbedding, ViT
     from normviz.lab.probe import Probe, token_norms
     from normviz.lab.recipe import PRESETS, Recipe, preset
-    from normviz.lab.studies import STUDIES
-    from normviz.lab.study import load_inside, load_study, results_folder, run_study, study_recipes, summary
+    from normviz.lab.studies import SLOTS, STUDIES
+    from normviz.lab.study import load_inside, load_study, progress, results_folder, run_study, study_recipes, summary
     from normviz.lab.timing import (
         calibrate,
         compile_problem,
@@ -66,8 +66,8 @@ _WHERE = {
     "models.vit": "FFN Attention PatchEmbedding ViT",
     "probe": "Probe token_norms",
     "recipe": "PRESETS Recipe preset",
-    "studies": "STUDIES",
-    "study": "load_inside load_study results_folder run_study study_recipes summary",
+    "studies": "SLOTS STUDIES",
+    "study": "load_inside load_study progress results_folder run_study study_recipes summary",
     "timing": "calibrate compile_problem count load_costs measure_layers paired run_layer time_layers",
     "training": "Training evaluate steps train",
     "verdicts": "Verdict verdict",
