@@ -2,9 +2,9 @@
 
     python -m benchmarks.explorer [--out results/explorer_latency.json]
 
-Everything in one run: drawing in Python, both ways in turn; in headless Chromium on a real JupyterLab, the time from
-the keydown event of an arrow key on a slider to the first task after the frame that holds the new picture; importing
-normviz in fresh processes.  Needs the `test` extra and a Chromium.
+Everything in one run: an event of every explorer in Python, and the voxels in turn with them; in headless Chromium on
+a real JupyterLab, the time from the keydown event of an arrow key on a slider to the first task after the frame that
+holds the new picture; importing normviz in fresh processes.  Needs the `test` extra and a Chromium.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-import nbformat
 from playwright.sync_api import TimeoutError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,8 +28,20 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from browser.chromium import find_chromium, launch  # noqa: E402 (the tests are no package)
 from browser.pages import LabPage  # noqa: E402
-from browser.servers import LAB, jupyter, write_settings  # noqa: E402
+from browser.servers import LAB, jupyter, write_notebook, write_settings  # noqa: E402
+from starts import start  # noqa: E402
 
+from normviz.explore import Explorer  # noqa: E402
+from normviz.picture.svg import to_svg  # noqa: E402
+
+#: Rows of an explorer: the control that is moved, and what is set before
+ROWS: dict[str, tuple[str, dict]] = {
+    "axes": ("c", {"method": "layer_token"}), "axes, another size": ("C", {"method": "layer_token"}),
+    "batches": ("batch_size", {"batch_size": 16}), "outlier": ("factor", {"factor": 10}), "geometry": ("azimuth", {}),
+    "invariance": ("scale", {}), "groups": ("num_groups", {}), "time": ("step", {}), "epsilon": ("eps", {}),
+    "cost": ("batch", {}), "inside": ("block", {"block": 6}), "scaling": ("factor", {}), "gradient": ("depth", {}),
+    "evaluation": ("look", {"arm": "bn+ffnbn"}),
+}  # fmt: skip
 SHAPE = (4, 8, 4, 4)
 #: The same block as voxels; also the source of the notebook cell that is measured in the browser
 VOXELS = """
@@ -39,7 +50,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 import normviz as nv
-from normviz.picture.colors import HUES
+from normviz.picture.color import HUES
 
 def voxels(c=0, figure=None):
     labels = nv.partition("layer_token", (4, 8, 4, 4)).transpose(1, 0, 2, 3).reshape(8, 4, 16)
@@ -78,51 +89,46 @@ def summary(seconds: list[float]) -> dict:
     }
 
 
-def in_python(rounds: int = 40) -> dict:
-    """Scene and SVG against a voxels redraw, in turn."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+def opened(row: str) -> Explorer:
+    """The explorer of a row, as it is before anything is moved."""
+    return start(row.partition(",")[0]).turn(**ROWS[row][1])
 
-    import normviz as nv
-    from normviz.picture.figures import block_scene
-    from normviz.picture.svg import to_svg
+
+def in_python(rounds: int = 40) -> dict:
+    """By row, an event: turn, read, draw, write; between them, a redraw as voxels."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     names: dict = {}
     exec(VOXELS, names)
-    x, ours, theirs = nv.digit_features(*SHAPE), [], []
+    seconds: dict[str, list[float]] = {row: [] for row in [*ROWS, "voxels"]}
+    states = {row: opened(row) for row in ROWS}
     for i in range(rounds):
-        start = time.perf_counter()
-        to_svg(block_scene(x, "layer_token", cursor=(1, i % 8, 1, 1)))
-        ours.append(time.perf_counter() - start)
+        for row, (control, _) in ROWS.items():
+            values = opened(row).controls()[control].offers(rounds)
+            began = time.perf_counter()
+            states[row] = states[row].turn(**{control: values[i % len(values)]})
+            to_svg(states[row].scene())
+            seconds[row].append(time.perf_counter() - began)
         if i % 4 == 0:
-            start = time.perf_counter()
+            began = time.perf_counter()
             FigureCanvasAgg(names["voxels"](i % 8)).draw()
-            theirs.append(time.perf_counter() - start)
-    return {"scene_and_svg": summary(ours[2:]), "voxels_draw": summary(theirs[1:])}
+            seconds["voxels"].append(time.perf_counter() - began)
+    return {row: summary(took[1:]) for row, took in seconds.items()}
 
 
 PICTURE = ".widget-html-content:has(svg)"
-RECORDED = """
-from normviz.lab import load_images, load_inside
-from normviz.lab.cost import load_costs
-images = load_images("digits")
-looks = {recipe.arm: found for recipe, found in load_inside() if recipe.name == "swiglu"}
-"""
-EXPLORERS = {
-    "axes": ("nv.explore_axes(method='layer_token')", "cursor c"),
-    "axes, another size": ("nv.explore_axes(method='layer_token')", "C"),
-    "batches": ("nv.explore_batches(batch_size=16)", "batch size"),
-    "outlier": ("nv.explore_outlier(size=16, factor=10)", "factor k"),
-    "geometry": ("nv.explore_geometry()", "turn"),
-    "invariance": ("nv.explore_invariance('token', scale=4.0)", "scale x"),
-    "groups": ("nv.explore_groups()", "groups G"),
-    "time": ("nv.explore_time(batch_size=16, step=35)", "time step"),
-    "cost": (RECORDED + "nv.explore_cost(load_costs()[0])", "batch"),
-    "inside": (RECORDED + "nv.explore_inside(looks, images.train_x.numpy(), arm='bn', block=6)", "block"),
-    "evaluation": (RECORDED + "nv.explore_evaluation(looks, images.test_x.numpy(), arm='bn+ffnbn')", "step"),
-    "scaling": ("nv.explore_scaling(factor=8)", "k"),
-}
-#: What a reader may turn: the cell that makes it, where its picture is, the slider that is moved
-CELLS = {name: (source, PICTURE, slider) for name, (source, slider) in EXPLORERS.items()} | {
+OPEN = f"import sys\nsys.path.insert(0, {str(ROOT / 'tests')!r})\nfrom starts import start\n"
+
+
+def cell(row: str) -> tuple[str, str, str]:
+    """The source of the cell that shows a row, where its picture is, the label of the slider that is moved."""
+    control, turned = ROWS[row]
+    source = f"{OPEN}start({row.partition(',')[0]!r}).turn(**{turned!r})"
+    return source, PICTURE, opened(row).controls()[control].label
+
+
+#: What the explorers are compared with: source, place of the picture, label of the slider
+COMPARED = {
     # The floor: what Jupyter and the browser take when there is next to nothing to draw
     "slider to HTML": (
         "import ipywidgets as w\nslider, text = w.IntSlider(3, 0, 7, description='c'), w.HTML('<svg></svg>')\n"
@@ -141,27 +147,20 @@ CELLS = {name: (source, PICTURE, slider) for name, (source, slider) in EXPLORERS
 }
 
 
-def in_browser(names, presses: int = 72, options=LAB) -> dict:
-    """From keydown to paint, for what is in CELLS, in a JupyterLab started with these options."""
+def in_browser(cells: dict[str, tuple[str, str, str]], presses: int = 72, options=LAB) -> dict:
+    """From keydown to paint, for cells as `cell` gives them, in a JupyterLab started with these options."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         home, notebooks = Path(folder, "home"), Path(folder, "notebooks")
         home.mkdir(), notebooks.mkdir()
         write_settings(home)
-        for i, name in enumerate(names):
-            notebook = nbformat.v4.new_notebook(
-                cells=[nbformat.v4.new_code_cell("import normviz as nv\n" + CELLS[name][0])]
-            )
-            kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-            notebook.metadata["kernelspec"] = kernel
-            nbformat.write(notebook, notebooks / f"{i}.ipynb")
         with launch(find_chromium()) as browser, jupyter(options, notebooks, home) as address:
-            for i, name in enumerate(names):
+            for i, (name, (source, *place)) in enumerate(cells.items()):
                 page = LabPage(browser, address)
-                page.open(f"{i}.ipynb")
+                page.open(write_notebook(notebooks, f"{i}.ipynb", "import normviz as nv\n" + source))
                 page.run_all()
                 count = presses // 6 if name == "interact" else presses
-                found[name] = summary(press_and_wait(page, *CELLS[name][1:], count)[3:])
+                found[name] = summary(press_and_wait(page, *place, count)[3:])
                 page.close()
     return found
 
@@ -173,7 +172,8 @@ def press_and_wait(page, selector: str, slider: str, presses: int) -> list[float
     page.page.evaluate(PROBE, selector)
     times = []
     for i in range(presses):
-        page.press(slider, "ArrowRight" if i // 4 % 2 else "ArrowLeft")
+        page.handle(page.widget(slider)).focus()
+        page.page.keyboard.press("ArrowRight" if i // 4 % 2 else "ArrowLeft")
         try:
             page.page.wait_for_function("took.ms !== null", timeout=4000, polling=20)
         except TimeoutError:  # the slider stood at its end: nothing to redraw
@@ -188,22 +188,20 @@ def importing(rounds: int = 7) -> dict:
     code = "import sys, time; t = time.perf_counter(); import normviz; "
     code += "print(time.perf_counter() - t, 'torch' in sys.modules)"
     lines = [subprocess.check_output([sys.executable, "-c", code], text=True).split() for _ in range(rounds)]
-    return summary([float(line[0]) for line in lines]) | {
-        "torch_imported": any(line[1] == "True" for line in lines)
-    }
+    return summary([float(line[0]) for line in lines]) | {"torch_imported": any(line[1] == "True" for line in lines)}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.explorer", description=__doc__.splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.explorer", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "explorer_latency.json")
     options = parser.parse_args()
     load = os.getloadavg()[0]
     python = in_python()
-    prompt = in_browser(list(CELLS))
+    cells = {row: cell(row) for row in ROWS} | COMPARED
+    prompt = in_browser(cells)
     # Jupyter Server as it comes, without `make lab`'s connection
-    plain = in_browser(["axes", "slider to HTML"], options=[o for o in LAB if "connection_class" not in o])
+    as_it_comes = [option for option in LAB if "connection_class" not in option]
+    plain = in_browser({name: cells[name] for name in ("axes", "slider to HTML")}, options=as_it_comes)
     record = {
         "shape": SHAPE,
         "python": python,
@@ -211,13 +209,11 @@ def main() -> None:
         "browser, JupyterLab as it comes": plain,
         "import": importing(),
         "ratios": {
-            "voxels_draw / scene_and_svg": ratio(python, "voxels_draw", "scene_and_svg"),
-            **{f"interact / {name}": ratio(prompt, "interact", name) for name in EXPLORERS},
+            "voxels / axes": ratio(python, "voxels", "axes"),
+            **{f"interact / {row}": ratio(prompt, "interact", row) for row in ROWS},
         },
         "machine": {"cores": os.cpu_count(), "load": load, "python": platform.python_version()},
-        "versions": {
-            name: version(name) for name in ("numpy", "torch", "matplotlib", "ipywidgets", "jupyterlab")
-        },
+        "versions": {name: version(name) for name in ("numpy", "torch", "matplotlib", "ipywidgets", "jupyterlab")},
     }
     options.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(table(record))

@@ -29,13 +29,12 @@ def lab(tmp_path_factory) -> Iterator[tuple[str, Path, Path]]:
 
 @pytest.fixture
 def open_lab(chromium, lab) -> Iterator[Callable[..., LabPage]]:
-    """`open_lab("01_axes.ipynb", dark=True)`: a page with that notebook open; no error may be left at the end."""
-    address, _, home = lab
+    """`open_lab("01_axes.ipynb")`: a page with that notebook open; no error may be left at the end."""
+    address, _, _ = lab
     pages: list[LabPage] = []
 
-    def open_page(name: str, *, dark: bool = False) -> LabPage:
-        write_settings(home, dark=dark)
-        pages.append(LabPage(chromium, address, dark))
+    def open_page(name: str) -> LabPage:
+        pages.append(LabPage(chromium, address))
         pages[-1].open(name)
         return pages[-1]
 

@@ -1,5 +1,6 @@
 """Page objects: an open notebook in JupyterLab or in the classic notebook 6.5, with the same small methods."""
 
+import ast
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,14 +10,13 @@ from playwright.sync_api import Browser, Locator, Page, Route
 
 ARTIFACTS = Path(__file__).resolve().parents[2] / "test-artifacts"
 LOAD_TIMEOUT_MS = 90_000
-RUN_TIMEOUT_MS = 300_000
+RUN_TIMEOUT_MS = 900_000
+VIEWPORT = {"width": 1366, "height": 768}
 
 ELSEWHERE = re.compile(r"^https?://(?!127\.0\.0\.1[:/])")
 # The only thing a notebook shows from elsewhere: the picture of the "Open in Colab" badge.
 BADGES = "https://colab.research.google.com/assets/"
-BADGE_SVG = (
-    '<svg xmlns="http://www.w3.org/2000/svg" width="117" height="20"><rect width="117" height="20"/></svg>'
-)
+BADGE_SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="117" height="20"><rect width="117" height="20"/></svg>'
 
 # Console errors that the frontends make by themselves, each with its reason.
 NOT_OURS = (
@@ -34,18 +34,14 @@ class NotebookPage:
 
     SCROLLED: ClassVar[str]  # the element that scrolls the notebook
     SHUT_DOWN: ClassVar[str]  # the script that ends its kernel
+    ASK: ClassVar[str]  # the script that has the kernel run code and evaluate expressions
 
     browser: Browser
     address: str
-    dark: bool = False
     errors: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.page: Page = self.browser.new_page(
-            viewport={"width": 1280, "height": 1000},
-            color_scheme="dark" if self.dark else "light",
-            reduced_motion="reduce",
-        )
+        self.page: Page = self.browser.new_page(viewport=VIEWPORT, reduced_motion="reduce")
         self.page.set_default_timeout(LOAD_TIMEOUT_MS)
         self.page.on("console", self._on_console)
         self.page.on("pageerror", lambda error: self.errors.append(f"uncaught: {error}"))
@@ -90,86 +86,46 @@ class NotebookPage:
         self.page.evaluate(self.SHUT_DOWN)
         self.page.close()
 
+    def ask(self, code: str, expression: str):
+        """Have the kernel run some code and tell the value of an expression: a literal."""
+        reply = self.page.evaluate(self.ASK, [code, {"told": expression}])
+        assert reply["status"] == "ok" and reply["user_expressions"]["told"]["status"] == "ok", reply
+        return ast.literal_eval(reply["user_expressions"]["told"]["data"]["text/plain"])
+
     # What a reader does to a widget; ipywidgets 7 and 8 differ only in the slider's handle.
 
-    def widget(self, label: str) -> Locator:
+    def widget(self, label: str, within: Locator | None = None) -> Locator:
         """The first control whose label reads `label`."""
         exact = re.compile(rf"^\s*{re.escape(label)}\s*$")
         labelled = self.page.locator(".widget-label", has_text=exact)
-        return self.page.locator(".widget-inline-hbox").filter(has=labelled).first
+        return (within or self.page).locator(".widget-inline-hbox, .widget-toggle-buttons").filter(has=labelled).first
 
-    def control(self, label: str) -> Locator:
-        """What takes the focus in the slider, drop-down list or checkbox `label`."""
-        return self.widget(label).locator(".noUi-handle, .ui-slider-handle, select, input").first
-
-    def press(self, label: str, key: str, times: int = 1) -> None:
-        """Focus the control `label` and press `key` on the keyboard, without the mouse."""
-        self.control(label).focus()
-        for _ in range(times):
-            self.page.keyboard.press(key)
-
-    def value(self, label: str) -> str:
-        """What the slider or drop-down list `label` reads now."""
-        widget = self.widget(label)
-        if widget.locator("select").count():
-            text = widget.locator("select").evaluate("list => list.selectedOptions[0].text")
-        else:
-            text = widget.locator(".widget-readout").inner_text()
-        return text.replace("\N{NO-BREAK SPACE}", " ").strip()
-
-    # What the explorers draw: every visible face of a cell carries the cell's index and the set it belongs to.
-
-    def drawn_sets(self) -> dict[tuple[int, ...], int]:
-        """The first block drawn: every visible cell (n, c, h, w) and its set; a cell may show several faces."""
-        sets: dict[tuple[int, ...], int] = {}
-        for cell, label in self.page.evaluate(DRAWN_SETS):
-            index = tuple(int(i) for i in cell.split(","))
-            assert sets.setdefault(index, int(label)) == int(label), f"cell {index} is drawn in two sets"
-        return sets
-
-    def wait_for_drawn(self, condition, timeout_ms: int = 10_000) -> dict[tuple[int, ...], int]:
-        """The drawn sets once `condition(sets)` holds; AssertionError with a few of them when it never does."""
-        for _ in range(timeout_ms // 50):
-            if condition(sets := self.drawn_sets()):
-                return sets
-            self.page.wait_for_timeout(50)
-        some = dict(list(sets.items())[:: max(1, len(sets) // 20)])
-        raise AssertionError(
-            f"after {timeout_ms} ms the block still shows {len(set(sets.values()))} sets: {some}"
-        )
+    def handle(self, widget: Locator) -> Locator:
+        """What takes the focus in a slider."""
+        return widget.locator(".noUi-handle, .ui-slider-handle").first
 
     def screenshot(self, name: str, target: Locator | None = None) -> Path:
         """A picture of the page, or of `target`, as test-artifacts/<name>.png."""
         ARTIFACTS.mkdir(exist_ok=True)
         path = ARTIFACTS / f"{name}.png"
-        if target is not None:
-            target.scroll_into_view_if_needed()
         self.page.mouse.move(0, 0)  # no hover
-        (target or self.page).screenshot(path=path)
+        if target is None:
+            self.page.screenshot(path=path)
+            return path
+        self.page.set_viewport_size(VIEWPORT | {"height": 1400})  # what is longer than its pane would be cut off
+        target.scroll_into_view_if_needed()
+        target.screenshot(path=path)
+        self.page.set_viewport_size(VIEWPORT)
         return path
 
     def screenshot_notebook(self, name: str) -> Path:
         """The whole notebook from top to bottom in one picture (up to 12000 px), for a person to look at."""
-        width = self.page.viewport_size["width"]
         height = self.page.evaluate(f"document.querySelector({self.SCROLLED!r}).scrollHeight") + 200
-        self.page.set_viewport_size({"width": width, "height": min(height, 12_000)})
+        self.page.set_viewport_size(VIEWPORT | {"height": min(height, 12_000)})
         self.page.evaluate(f"document.querySelector({self.SCROLLED!r}).scrollTop = 0")
         path = self.screenshot(name)
-        self.page.set_viewport_size({"width": width, "height": 1000})
+        self.page.set_viewport_size(VIEWPORT)
         return path
-
-    def explorer(self) -> Locator:
-        """The first explorer on the page, controls and picture."""
-        return self.page.locator(".widget-vbox").filter(has=self.page.locator("svg [data-cell]")).first
-
-
-# One block at a time: several pictures on the page may draw the same cells.
-DRAWN_SETS = """() => {
-    const first = document.querySelector('svg [data-cell]');
-    if (!first) return [];
-    return [...first.closest('svg').querySelectorAll('[data-cell]')].map(
-        element => [element.dataset.cell, element.dataset.set]);
-}"""
 
 
 class LabPage(NotebookPage):
@@ -177,11 +133,22 @@ class LabPage(NotebookPage):
 
     SCROLLED = ".jp-WindowedPanel-outer"
     SHUT_DOWN = "jupyterapp.shell.currentWidget.sessionContext.shutdown()"
+    ASK = """async ([code, user_expressions]) => {
+        const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+        return (await kernel.requestExecute({code, user_expressions, silent: true}).done).content;
+    }"""
 
     def open(self, name: str) -> None:
         self.page.goto(f"{self.address}/lab/tree/{name}?reset")  # nothing is open but this notebook
         self.page.wait_for_function("window.jupyterapp?.shell.currentWidget?.sessionContext")
         self.page.evaluate(LAB_READY)
+
+    def theme(self, dark: bool) -> None:
+        """Light or dark, as a reader chooses it."""
+        self.page.emulate_media(color_scheme="dark" if dark else "light")
+        name = f"JupyterLab {'Dark' if dark else 'Light'}"
+        self.page.evaluate("theme => jupyterapp.commands.execute('apputils:change-theme', {theme})", name)
+        self.page.wait_for_selector(f"body[data-jp-theme-name='{name}']", state="attached")
 
     def start(self) -> None:
         # The command ends when every cell has run or one has failed.
@@ -216,6 +183,8 @@ class ClassicPage(NotebookPage):
 
     SCROLLED = "#site"
     SHUT_DOWN = "new Promise(done => Jupyter.notebook.session.delete(done, done))"
+    ASK = """([code, user_expressions]) => new Promise(done => Jupyter.notebook.kernel.execute(
+        code, {shell: {reply: message => done(message.content)}}, {user_expressions, silent: true}))"""
 
     def open(self, name: str) -> None:
         self.page.goto(f"{self.address}/notebooks/{name}")

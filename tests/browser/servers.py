@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import nbformat
+
 ROOT = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 120  # a cold disk, a busy machine
 
@@ -52,9 +54,15 @@ def free_port() -> int:
 
 def copy_notebooks(target: Path) -> Path:
     """A scratch copy of notebooks/ in `target`: pages save themselves, and may not touch the real ones."""
-    return Path(
-        shutil.copytree(ROOT / "notebooks", target / "notebooks", ignore=shutil.ignore_patterns(".ipynb_*"))
-    )
+    return Path(shutil.copytree(ROOT / "notebooks", target / "notebooks", ignore=shutil.ignore_patterns(".ipynb_*")))
+
+
+def write_notebook(folder: Path, name: str, *sources: str) -> str:
+    """A notebook of these code cells in `folder`; returns its name."""
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernelspec}), folder / name)
+    return name
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -76,10 +84,10 @@ def environment(home: Path) -> dict[str, str]:
     )
 
 
-def write_settings(home: Path, *, dark: bool = False) -> None:
+def write_settings(home: Path) -> None:
     """JupyterLab's settings for the pages that are opened from now on."""
     settings = {
-        "apputils-extension/themes": {"theme": "JupyterLab Dark" if dark else "JupyterLab Light"},
+        "apputils-extension/themes": {"theme": "JupyterLab Light"},
         "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
         # Every cell is in the page, whether scrolled into view or not.
         "notebook-extension/tracker": {"windowingMode": "none"},

@@ -1,40 +1,29 @@
 """A training that runs in a notebook and is stopped by its button; the JupyterLab and the Colab tests share it."""
 
 import re
-from pathlib import Path
 
-import nbformat
 from browser.pages import NotebookPage
 
 STEPS = 20_000  # half an hour of them: the test ends early or fails
-TRAIN = f"""
+_TRAIN = f"""
 from IPython.display import display
 import torch
 import normviz as nv
 from normviz.lab import preset, train
 
 torch.set_num_threads(1)
-chart = nv.LiveChart()
+chart = nv.explore.LiveChart()
 display(chart)
 recipe = preset("tame", "bn", depth=2, width=24, steps={STEPS}, eval_every=5000, eval_images=100)
 history = train(recipe, on_step=chart.on_step, device="cpu", progress=False)
 print("said by the training's cell")
 """.strip()
-CHECK = f"""
+_CHECK = f"""
 assert chart.stopped and 0 < len(history.loss) < {STEPS}
 assert history.meta["stopped"] == len(history.loss)
 print("kept", len(history.loss))
 """.strip()
-
-
-def write_training(folder: Path) -> str:
-    """A notebook in `folder` that trains until it is stopped; returns its name."""
-    cells = [nbformat.v4.new_code_cell(source) for source in (TRAIN, CHECK)]
-    kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(
-        nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernelspec}), folder / "training.ipynb"
-    )
-    return "training.ipynb"
+CELLS = (_TRAIN, _CHECK)
 
 
 def stop_by_keyboard(page: NotebookPage, name: str) -> None:
@@ -44,8 +33,7 @@ def stop_by_keyboard(page: NotebookPage, name: str) -> None:
     text.wait_for()
     first = text.inner_text()
     page.page.wait_for_function(
-        "first => ![...document.querySelectorAll('.widget-html-content')].some(e => e.innerText === first)",
-        arg=first,
+        "first => ![...document.querySelectorAll('.widget-html-content')].some(e => e.innerText === first)", arg=first
     )  # it moves on by itself
     page.screenshot(f"training-{name}")
     button = page.page.locator(".jupyter-button", has_text=re.compile(r"^\s*Stop\s*$"))

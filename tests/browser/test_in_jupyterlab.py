@@ -1,0 +1,113 @@
+"""Every notebook with explorers in JupyterLab: run as a reader runs it, every control turned by the keyboard."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from browser.driver import Driver, explorers
+from browser.oracle import is_the_partition
+from browser.servers import ROOT
+from playwright.sync_api import expect
+from starts import looks
+
+from normviz.arms import style_of
+from normviz.explore import EXPLORERS
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+def live_in(path) -> list[str]:
+    """The names of the explorers that a notebook's cells show live: `nv.explore.NAME(…)`, a cell's last line."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    last = ["".join(cell["source"]).strip().rsplit("\n", 1)[-1] for cell in cells if cell["cell_type"] == "code"]
+    return [found[1] for line in last if (found := re.match(r"nv\.explore\.([a-z]+)\(.*(?<!figure\(\))$", line))]
+
+
+LIVE = {path.name: live_in(path) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
+
+
+def the_sets_are_those_of_torch(axes: Driver) -> None:
+    """From state to state: the cells drawn are cut as torch's own layer cuts them."""
+    for name, value in (
+        ("method", "batch"), ("method", "group"), ("groups", 1), ("groups", 4), ("C", 6), ("N", 3), ("W", 5), ("c", 5),
+    ):  # fmt: skip
+        axes.turn(name, value)
+        is_the_partition(axes)
+
+
+def its_images_load(groups: Driver) -> None:
+    sources = groups.root.locator("image").evaluate_all("all => all.map(image => image.href.baseVal)")
+    decode = "source => { const image = new Image(); image.src = source; return image.decode(); }"
+    assert len(sources) > 1
+    for source in sources:
+        groups.page.page.evaluate(decode, source)  # raises for what is no picture
+
+
+def it_measures(cost: Driver) -> None:
+    """The button times this machine, at a size that the notebook did not."""
+    assert "not measured" in cost.state.scene().alt
+    button = cost.root.get_by_role("button", name="measure here")
+    button.focus()
+    cost.page.page.keyboard.press("Space")
+    caption = cost.root.locator("p[role=status]")
+    expect(caption).to_contain_text("Measured: LayerNorm", timeout=60_000)
+    assert re.search(r"LayerNorm [\d.]+ [mµn]?s, BatchNorm in evaluation [\d.]+ [mµn]?s", caption.inner_text())
+    assert not cost.root.locator("[role=alert]").count()
+    expect(button).to_be_enabled()
+
+
+def it_shows_the_record_of_tokens(inside: Driver) -> None:
+    record = looks()[0][inside.state.arm][inside.state.look]
+    blocks, here = record[inside.state.site], record[inside.state.site][inside.state.block]
+    image, patch, _ = here["longest"][0]
+    said = inside.root.locator("p[role=status]").inner_text()
+    assert f"{style_of(inside.state.arm).name}, step {record['step']}, block {inside.state.block}," in said
+    assert f"is {here['ratio']:.3g} times" in said and f"patch {patch} of image {image} of" in said
+    titles = inside.root.locator(".ratio title").all_text_contents()
+    assert titles == [f"block {i}: {block['ratio']:.4g}" for i, block in enumerate(blocks)]
+    assert inside.root.locator(".patch").count() == len(here["longest"])
+
+
+def it_shows_the_record_of_test_tokens(evaluation: Driver) -> None:
+    record = looks()[0][evaluation.state.arm][evaluation.state.look]
+    batch, running = (np.array([row[0] for row in record["test"][name]], float) for name in ("batch", "running"))
+    image, patch = record["test"]["running"][np.flatnonzero(np.isfinite(running))[-1]][1:]
+    said = evaluation.root.locator("p[role=status]").inner_text()
+    assert f"{style_of(evaluation.state.arm).name}, step {record['step']}:" in said
+    assert f"has length {batch[-1]:.3g} by each batch's own" in said
+    assert ("no longer finite" in said) == (not np.isfinite(running[-1]))
+    assert f"patch {patch} of test image {image}." in said
+
+
+#: What is asked of an explorer beside its walk, of something else than its own reading
+ORACLES = {
+    "axes": the_sets_are_those_of_torch,
+    "groups": its_images_load,
+    "cost": it_measures,
+    "inside": it_shows_the_record_of_tokens,
+    "evaluation": it_shows_the_record_of_test_tokens,
+}
+
+
+def test_the_notebooks_show_the_explorers():
+    assert {name for names in LIVE.values() for name in names} >= set(EXPLORERS) - {"epsilon"}
+
+
+@pytest.mark.parametrize("name", [name for name, live in LIVE.items() if live])
+def test_the_explorers_obey_the_keyboard(open_lab, name):
+    page = open_lab(name)
+    page.run_all()
+    page.screenshot_notebook(f"{name[:-6]}-light")
+    shown = list(explorers(page))
+    assert sorted(driver.name for driver in shown) == sorted(LIVE[name])
+    for driver in shown:
+        driver.screenshot("light")
+        driver.is_legible()
+        driver.walk()
+        driver.is_legible()
+        ORACLES.get(driver.name, Driver.shows)(driver)
+    page.theme(dark=True)
+    for driver in shown:
+        driver.screenshot("dark")
+        driver.is_legible()
