@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 
 from benchmarks import house, peers
-from normviz.lab.bench import environment, threads
-from normviz.lab.cost import rounded, time_networks
-from normviz.lab.history import write_atomic
+from normviz.files import write_atomic
+from normviz.lab.history import encode
+from normviz.lab.timing import environment, threads, time_networks
 
 
 def limit(device="cpu", tell=print) -> dict:
@@ -28,9 +28,7 @@ def limit(device="cpu", tell=print) -> dict:
         pair = time_networks(network, batch, device=device, rounds=31, variants=("removed", "folded"))
         ratio = pair.ratio("folded", "removed")
         found[f"{network}, batch {batch}"] = ratio._asdict() | {"seconds": pair.median("folded")}
-        tell(
-            f"folded / norms removed, {network}, batch {batch}: {ratio} (quartiles {ratio.low:.3f}–{ratio.high:.3f})"
-        )
+        tell(f"folded / norms removed, {network}, batch {batch}: {ratio} (quartiles {ratio.low:.3f}–{ratio.high:.3f})")
     return found
 
 
@@ -53,7 +51,7 @@ def main() -> None:
                 "house": house.measure,
                 "notebooks": house.measure_notebooks,
             }[name]()
-            record = {"environment": before, **rounded(found)}
+            record = {"environment": before, **encode(found, 4)}
             path = options.out / f"bench_{name}.json"
             write_atomic(path, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
             print(f"recorded in {path.name}", flush=True)

@@ -49,9 +49,7 @@ def images_have_alt_text(notebook: NotebookNode) -> Iterator[str]:
                 yield f"a Markdown image without alt text: {cell.source[match.start() :][:60]!r}"
         outputs = cell.get("outputs", [])
         html = [cell.source] if cell.cell_type == "markdown" else []
-        html += [
-            "".join(output.data["text/html"]) for output in outputs if "text/html" in output.get("data", {})
-        ]
+        html += ["".join(output.data["text/html"]) for output in outputs if "text/html" in output.get("data", {})]
         for text in html:
             for tag in re.findall(r"<img\b[^>]*>", text):
                 if not re.search(r"""\balt=(["'])\s*[^"'\s]""", tag):
@@ -103,10 +101,7 @@ def no_dead_widget_views(notebook: NotebookNode) -> Iterator[str]:
     """A saved model id is random and dead: it would differ at every execution."""
     for cell in code_cells(notebook):
         for output in cell.outputs:
-            if (
-                len(kinds := output.get("data", {})) > 1
-                and "application/vnd.jupyter.widget-view+json" in kinds
-            ):
+            if len(kinds := output.get("data", {})) > 1 and "application/vnd.jupyter.widget-view+json" in kinds:
                 yield f"cell {cell.execution_count} stores a widget's model id: run `make notebooks`"
 
 

@@ -15,9 +15,7 @@ def cases(draw, max_side=5, methods=tuple(METHODS)):
     rank = draw(st.sampled_from(sorted(LAYOUTS[layout])))
     shape = tuple(draw(st.lists(st.integers(1, max_side), min_size=rank, max_size=rank)))
     method = draw(st.sampled_from(methods))
-    groups = (
-        draw(st.sampled_from(divisors(axes_of(shape, layout).channels))) if METHODS[method].grouped else None
-    )
+    groups = draw(st.sampled_from(divisors(axes_of(shape, layout).channels))) if METHODS[method].grouped else None
     return method, shape, groups, layout
 
 

@@ -29,9 +29,7 @@ def test_a_peer_is_the_same_network(name):
     weights = [sum(p.numel() for p in model.parameters()) for model in (ours, theirs)]
     assert weights[1] == pytest.approx(weights[0], rel=0.01)
     products = [count(lambda model=model: model(x)).matmul for model in (ours, theirs)]
-    assert products[1] == pytest.approx(
-        products[0], rel=0.06
-    )  # vit-pytorch's attention is seen by the counter
+    assert products[1] == pytest.approx(products[0], rel=0.06)  # vit-pytorch's attention is seen by the counter
 
 
 def test_the_package_needs_no_peer():
@@ -51,9 +49,7 @@ def test_the_table_says_what_is_recorded(tmp_path):
     environment = {"name": "Abacus", "threads": 1, "versions": {"torch": "2"}}
     case = {"shape": "ours", "batch": 64, "what": "training", "mode": "eager", "ours_to": {"timm": ratio}}
     (tmp_path / "bench_peers.json").write_text(json.dumps({"environment": environment, "cases": [case]}))
-    (tmp_path / "bench_limit.json").write_text(
-        json.dumps({"environment": environment, "ours, batch 1": ratio})
-    )
+    (tmp_path / "bench_limit.json").write_text(json.dumps({"environment": environment, "ours, batch 1": ratio}))
     text = table.markdown(tmp_path)
     assert "| our ViT, batch 64, training, eager | – | 0.50 (0.40–0.75) | – |" in text
     assert "ours, batch 1 0.50 (0.40–0.75)" in text and "Abacus" in text

@@ -53,9 +53,7 @@ TEXT = """You will be able to count.
 
 
 def good() -> nbformat.NotebookNode:
-    figure = new_output(
-        "display_data", data=dict(PNG), metadata={"image/png": {"alt": "a figure of two cells"}}
-    )
+    figure = new_output("display_data", data=dict(PNG), metadata={"image/png": {"alt": "a figure of two cells"}})
     return new_notebook(
         cells=[
             new_markdown_cell(TEXT),

@@ -29,7 +29,7 @@ STEPS = ("raw", "centred", "scaled", "affine")
 EPS = {f"{value:.2g}": value for value in (float(f"{10 ** (k / 2):.2g}") for k in range(-16, 1))}
 #: The most cells along an axis that sliders reach; a larger tensor is explored by its first part
 REACH = {"sample": 8, "channel": 16, "position": 8}
-WIDTH, HEIGHT = 940, 452
+WIDTH, HEIGHT = 930, 452
 BLOCK, SHEET = Box(8, 26, 404, 388), Box(430, 28, WIDTH - 440, 232)
 SHEET_CELLS = 2048  # that the unfolded view can show so that the eye still tells them apart
 

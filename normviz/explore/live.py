@@ -12,6 +12,7 @@ from normviz.picture.color import INK, PAPER
 from normviz.picture.png import compact, to_png
 from normviz.picture.scene import Scene, with_caption
 from normviz.picture.svg import backdrop_svg, front_svg, to_svg
+from normviz.picture.text import text_width
 
 COLORS = f"background:{PAPER};color:{INK}"  # text of its own colours stays legible in a dark theme
 FLOW = {"flex_flow": "row wrap", "align_items": "center"}
@@ -183,18 +184,18 @@ def _widget(control: Control) -> w.Widget:
     Ends, value and whether it rests are for `_bring` to set.
     """
     name = control.label
-    look = {"description": name, "style": {"description_width": f"{max(40, 7 * len(name) + 8)}px"}}
+    look = {"description": name, "style": {"description_width": f"{max(40, text_width(name, 13) + 12):.0f}px"}}
     if control.kind == "flag":
         return w.Checkbox(indent=False, description=name, layout={"width": "auto"})
     if control.kind == "choice":
         words = any(isinstance(value, bool) or not isinstance(value, (int, float)) for value in control.values)
-        longest = max(map(len, control.labels))
+        longest = max(text_width(label, 13) for label in control.labels)
         if words and len(control.labels) < 5 and sum(map(len, control.labels)) <= 30:
-            look["style"] = {"button_width": f"{max(54, 8 * longest + 14)}px"}
+            look["style"] |= {"button_width": f"{max(54, longest + 30):.0f}px"}
             return w.ToggleButtons(options=_options(control), layout={"width": "auto"}, **look)
-        look["layout"] = {"width": f"{min(440, 240 + 7 * len(name) + 5 * longest)}px"}
+        look["layout"] = {"width": f"{min(480, 220 + text_width(name, 13) + longest):.0f}px"}
         return w.SelectionSlider(options=_options(control), **look)
-    look["layout"] = {"width": f"{min(300, 210 + 7 * len(name))}px"}
+    look["layout"] = {"width": f"{min(320, 220 + text_width(name, 13)):.0f}px"}
     if control.kind == "integer":
         return w.IntSlider(**look)
     digits = max(0, len(f"{control.step:g}".partition(".")[2]))

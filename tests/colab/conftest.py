@@ -19,10 +19,7 @@ def classic(tmp_path):
     """A function that opens a notebook in the classic page; no error may be left at the end."""
     home = tmp_path / "jupyter"
     home.mkdir()
-    with (
-        jupyter(CLASSIC, copy_notebooks(tmp_path), home) as address,
-        launch(find_chromium()) as browser,
-    ):
+    with jupyter(CLASSIC, copy_notebooks(tmp_path), home) as address, launch(find_chromium()) as browser:
         page = ClassicPage(browser, address)
 
         def open_page(name: str) -> ClassicPage:

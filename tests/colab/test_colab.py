@@ -73,15 +73,7 @@ def test_the_setup_cell_installs_normviz_and_touches_nothing(without_normviz, mo
     before = installed()
     assert "normviz" not in before
     # The folder is empty and nothing of the checkout is on the path: the cell has to install, from this checkout.
-    run(
-        notebook,
-        tmp_path,
-        monkeypatch,
-        tmp_path,
-        PYTHONPATH=None,
-        PIP_NO_INDEX=None,
-        NORMVIZ_SOURCE=os.fspath(ROOT),
-    )
+    run(notebook, tmp_path, monkeypatch, tmp_path, PYTHONPATH=None, PIP_NO_INDEX=None, NORMVIZ_SOURCE=os.fspath(ROOT))
     after = installed()
     assert after.pop("normviz")
     assert after == before
