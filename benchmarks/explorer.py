@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from browser.chromium import find_chromium, launch  # noqa: E402 (the tests are no package)
 from browser.pages import LabPage  # noqa: E402
-from browser.servers import LAB, jupyter, write_notebook, write_settings  # noqa: E402
+from browser.servers import LAB, OPEN, jupyter, write_notebook, write_settings  # noqa: E402
 from starts import start  # noqa: E402
 
 from normviz.explore import Explorer  # noqa: E402
@@ -117,7 +117,6 @@ def in_python(rounds: int = 40) -> dict:
 
 
 PICTURE = ".widget-html-content:has(svg)"
-OPEN = f"import sys\nsys.path.insert(0, {str(ROOT / 'tests')!r})\nfrom starts import start\n"
 
 
 def cell(row: str) -> tuple[str, str, str]:

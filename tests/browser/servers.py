@@ -16,6 +16,8 @@ from pathlib import Path
 import nbformat
 
 ROOT = Path(__file__).resolve().parents[2]
+# A cell that can show an explorer as the tests start it: `start("axes")`
+OPEN = f"import sys\nsys.path.insert(0, {str(ROOT / 'tests')!r})\nfrom starts import start\n"
 START_TIMEOUT_S = 120  # a cold disk, a busy machine
 
 # JupyterLab asks nobody for news or updates, opens no announcements and saves nothing behind our back.

@@ -7,10 +7,13 @@ import sys
 
 import nbformat
 import pytest
-from browser.explorer_checks import drive_by_keyboard
-from browser.servers import ROOT, environment
-from browser.training_checks import stop_by_keyboard, write_training
+from browser.driver import explorers
+from browser.oracle import is_the_partition
+from browser.servers import OPEN, ROOT, environment, write_notebook
+from browser.training_checks import CELLS, stop_by_keyboard
 from nbclient import NotebookClient
+
+from normviz.explore import EXPLORERS
 
 pytestmark = pytest.mark.colab
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -31,16 +34,22 @@ def test_notebook_runs(path, monkeypatch, tmp_path):
 
 
 @pytest.mark.browser
-def test_the_explorer_obeys_the_keyboard_in_the_classic_page(classic):
-    page = classic("01_axes.ipynb")
+def test_the_explorers_obey_the_keyboard_in_the_classic_page(classic, tmp_path):
+    cells = [f"start({name!r})" for name in EXPLORERS]
+    page = classic(write_notebook(tmp_path / "notebooks", "explorers.ipynb", OPEN, *cells))
     page.run_all()
-    drive_by_keyboard(page)
-    page.screenshot("explorer-classic", page.explorer())
+    shown = {driver.name: driver for driver in explorers(page)}
+    assert set(shown) == set(EXPLORERS)
+    for driver in shown.values():
+        driver.screenshot("classic")
+        driver.walk()
+        driver.is_legible()
+    is_the_partition(shown["axes"])
 
 
 @pytest.mark.browser
 def test_stop_ends_a_training_in_the_classic_page(classic, tmp_path):
-    page = classic(write_training(tmp_path / "notebooks"))
+    page = classic(write_notebook(tmp_path / "notebooks", "training.ipynb", *CELLS))
     stop_by_keyboard(page, "classic")
     said = page.page.locator(".output_stdout").all_inner_texts()
     assert "said by the training's cell" in said[0] and said[1].startswith("kept ")
