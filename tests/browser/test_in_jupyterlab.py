@@ -51,10 +51,12 @@ def blank_what_is_not_needed(notebook: dict) -> dict:
 def the_sets_are_those_of_torch(axes: Driver) -> None:
     """From state to state: the cells drawn are cut as torch's own layer cuts them."""
     for name, value in (
-        ("method", "batch"), ("C", 8), ("method", "group"), ("groups", 4), ("C", 6), ("N", 3), ("W", 3), ("c", 5),
+        ("method", "batch"), ("C", 8), ("method", "layer"), ("method", "group"), ("groups", 4), ("C", 6), ("N", 3),
+        ("W", 3), ("c", 5),
     ):  # fmt: skip
         axes.turn(name, value)
         is_the_partition(axes)
+        axes.is_legible()  # the longest name of a method too
 
 
 def its_images_load(groups: Driver) -> None:
