@@ -15,7 +15,9 @@ from normviz.picture.svg import backdrop_svg, front_svg, to_svg
 from normviz.picture.text import text_width
 
 COLORS = f"background:{PAPER};color:{INK}"  # text of its own colours stays legible in a dark theme
-FLOW = {"flex_flow": "row wrap", "align_items": "center"}
+# Jupyter cuts off what a slider reads after 148 px
+WIDE = "<style>.normviz .widget-readout {max-width: none; flex-shrink: 0}</style>"
+FLOW = {"flex_flow": "row wrap", "align_items": "center", "grid_gap": "2px 12px"}
 
 
 class Picture(w.VBox):
@@ -26,10 +28,11 @@ class Picture(w.VBox):
 
     def __init__(self, rows: list[w.Widget]):
         still = w.Layout(margin="0", overflow="visible", min_width="0")
-        self._backdrop, self._front, self.text = w.HTML(layout=still), w.HTML(layout=still), w.HTML()
+        self._backdrop, self._front, self.text = (w.HTML(layout=still) for _ in range(3))
         self._below: list | None = None
         sheet = w.VBox([self._backdrop, self._front], layout=w.Layout(overflow="auto hidden"))
         super().__init__([*rows, sheet, self.text])
+        self.add_class("normviz")
 
     def paint(self, scene: Scene, more: str = "", *, spoken: bool = True) -> None:
         """Shows a scene, under it its caption (which is the alt text too) and `more` HTML.
@@ -47,7 +50,7 @@ class Picture(w.VBox):
         self._front.value = f'<div style="{place}">{front_svg(scene) if scene.backdrop else to_svg(scene)}</div>'
         status = f'<p role="status" aria-live="polite">{escape(scene.alt)}</p>' if spoken else ""
         self.text.value = (
-            f'<div style="{COLORS};padding:6px 12px;line-height:1.45;max-width:940px">{status}{more}</div>'
+            f'{WIDE}<div style="{COLORS};padding:6px 12px;line-height:1.45;max-width:940px">{status}{more}</div>'
         )
 
     @property
@@ -192,10 +195,12 @@ def _widget(control: Control) -> w.Widget:
         longest = max(text_width(label, 13) for label in control.labels)
         if words and len(control.labels) < 5 and sum(map(len, control.labels)) <= 30:
             look["style"] |= {"button_width": f"{max(54, longest + 30):.0f}px"}
-            return w.ToggleButtons(options=_options(control), layout={"width": "auto"}, **look)
-        look["layout"] = {"width": f"{min(480, 220 + text_width(name, 13) + longest):.0f}px"}
+            beside = {"display": "flex", "align_items": "center", "margin": "0 0 0 8px", "width": "auto"}
+            return w.ToggleButtons(options=_options(control), layout=beside, **look)
+        look["layout"] = {"width": f"{min(400, 220 + text_width(name, 13) + longest):.0f}px"}
         return w.SelectionSlider(options=_options(control), **look)
-    look["layout"] = {"width": f"{min(320, 220 + text_width(name, 13)):.0f}px"}
+    room = 212 if control.group else min(320, 220 + text_width(name, 13))  # four groups stand side by side
+    look["layout"] = {"width": f"{room:.0f}px"}
     if control.kind == "integer":
         return w.IntSlider(**look)
     digits = max(0, len(f"{control.step:g}".partition(".")[2]))
