@@ -188,7 +188,7 @@ def test_grids_compare_arms_on_equal_terms():
 
 
 def test_a_study_that_decides_says_how_and_is_judged_on_seeds_of_its_own():
-    choosing = {"choices": {90}, "fair": {90}, "cifar10": {90}}
+    choosing = {"choices": {90}, "fair": {90, 91, 92}, "cifar10": {90, 91, 92}}
     deciding = ("memory", "memory-deep", "initial", "slot", "longer", "fair", "successors", "ghost", "half")
     for name in ("choices", *deciding):
         assert STUDIES[name].rule or name == "choices", name

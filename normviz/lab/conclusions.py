@@ -344,20 +344,22 @@ def _ghost(runs: Runs) -> Parts:
 
 
 def _half(runs: Runs) -> Parts:
-    ends: dict[int, dict[str, tuple[int, int]]] = {}
-    for batch, arm in product(sorted({run.recipe.batch for run in runs.all("half")}), ARM_WORDS):
-        group = runs.maybe("half", arm, batch=batch)
-        bad = [run for run in group if run.meta["first_nonfinite"] is not None or lost_in_evaluation(run)]
-        learned = sum(min(run.loss, default=math.inf) < run.chance / 2 for run in bad)
-        ends.setdefault(batch, {})[arm] = learned, len(group)
-        yield "", f"batch {batch}, {arm}: {len(bad)} of {len(group)} not finite, {learned} after having learned"
-    crash = [
-        str(batch)
-        for batch, of in ends.items()
-        if of["bn"][0] >= 4 and of["bn"][1] >= 5 and not of["ln"][0] and not of["bn+ffnbn"][0]
-    ]
-    none = "no crash of BN alone was seen in float16, in the few steps that a CPU allows"
-    yield f"float16 crashes BN and not LN or FFN-BN at batch {', '.join(crash)}" if crash else none, ""
+    crash, every = [], runs.all("half")
+    for clip, batch in product((None, 1.0), sorted({run.recipe.batch for run in every})):
+        groups = {arm: runs.maybe("half", arm, batch=batch, clip=clip) for arm in ARM_WORDS}
+        ends = {}
+        for arm, group in groups.items():
+            bad = [run for run in group if run.meta["first_nonfinite"] is not None or lost_in_evaluation(run)]
+            learned = sum(min(run.loss, default=math.inf) < run.chance / 2 for run in bad)
+            ends[arm] = f"{len(bad)} of {len(group)} not finite, {learned} after having learned", learned
+        setting = f"batch {batch:,}, {'clipped at 1' if clip else 'not clipped'}"
+        if all(groups.values()):
+            yield "", f"{setting}: {'; '.join(f'{arm} {words}' for arm, (words, _) in ends.items())}"
+            if ends["bn"][1] >= 4 and len(groups["bn"]) >= 5 and not ends["ln"][1] and not ends["bn+ffnbn"][1]:
+                crash.append(setting)
+    devices = " and ".join(sorted({run.meta["device"] for run in every}))
+    none = f"no crash of BN alone was seen in float16 (on {devices})"
+    yield f"float16 crashes BN and not LN or FFN-BN at {'; '.join(crash)} (on {devices})" if crash else none, ""
 
 
 def _cifar10(runs: Runs) -> Parts:
