@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -36,27 +37,31 @@ def make_writable(folder) -> Path:
 
 
 @contextlib.contextmanager
-def locked(folder, wait: bool = True) -> Iterator[None]:
-    """The folder for this process alone, until the block ends or the process dies; on Windows nothing is locked.
+def locked(folder, wait: bool = True, name: str = ".lock") -> Iterator[None]:
+    """The folder for this process alone, until the block ends or the process dies, on Windows too.
 
-    wait: for another process to be done with it; else BlockingIOError is raised.
+    wait: for another process to be done with it; else BlockingIOError is raised.  name: of the file in `folder` that
+    is locked; it stays there, as taking it away would let two in.
     """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(Path(folder) / name)
     try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
+        lock.acquire(timeout=-1 if wait else 0)
+    except Timeout:
+        raise BlockingIOError(errno.EAGAIN, "in use by another process", str(folder)) from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
             raise
-        except OSError:
-            pass  # a file system without locks
+        yield  # a file system without locks
+        return
+    try:
         yield
     finally:
-        os.close(handle)
+        lock.release()
+
+
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 def insert_between(text: str, begin: str, end: str, new: str) -> str:
