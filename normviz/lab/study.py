@@ -6,14 +6,16 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 
 from normviz.arms import KINDS
 from normviz.fields import unknown
-from normviz.files import make_writable, write_atomic
+from normviz.files import locked, make_writable, write_atomic
+from normviz.lab.errors import CheckpointError
 from normviz.lab.history import History, decode, encode
 from normviz.lab.recipe import Recipe
 from normviz.lab.studies import STUDIES, Study
@@ -96,8 +98,9 @@ def _rows(path: Path) -> dict[Recipe, dict]:
 
 
 def run_study(
-    name: str, folder="results", *, recipes=None, jobs: int | None = None, device=None, data_folder=None, tell=print
-) -> Path:
+    name: str, folder="results", *, recipes=None, jobs: int | None = None, device=None, data_folder=None,
+    scheduler: str | None = None, tell=print,
+) -> Path:  # fmt: skip
     """Runs what is not yet recorded of a study and returns the path of its record, results/NAME.jsonl.
 
     The record gets a line after every run: a study may be stopped at any moment and started again.  A run that
@@ -105,22 +108,74 @@ def run_study(
     tried again the next time.
     recipes: the grid, by default that of STUDIES.  jobs: processes at a time, each on one thread; by default
     one per core, and one in all on a GPU.  tell: called with a line of text per run.
+    scheduler: address of a Dask scheduler, such as tcp://10.0.0.1:8786, whose workers do the runs; they need normviz,
+    and `data_folder` is a path of theirs.  A run whose worker died is done by another one.
 
-    Raises ValueError for an unknown name, or a record with runs that are not in the grid.
+    Raises ValueError for an unknown name, a record with runs that are not in the grid, a device that is not there, or
+    a scheduler that does not answer; CheckpointError where another process is at the same study.
     """
-    import torch
-    from joblib import Parallel, delayed, parallel_config
-
-    study, given = STUDIES.get(name, Study("", ())), recipes
-    if recipes is None:
-        if name not in STUDIES:
-            raise ValueError(unknown("study", name, STUDIES))
-        recipes = study_recipes(name, folder)
-    recipes, path = tuple(recipes), study_path(name, folder)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    jobs = jobs or (os.cpu_count() or 1 if device == "cpu" else 1)
-
+    if recipes is None and name not in STUDIES:
+        raise ValueError(unknown("study", name, STUDIES))
+    path = study_path(name, folder)
     make_writable(path.parent)
+    pool = _Pool(jobs, device, data_folder, scheduler)
+    try:
+        with locked(path.parent, wait=False, name=f".{name}.lock"):
+            done: tuple[Recipe, ...] | None = None
+            while done is None or (recipes is None and set(study_recipes(name, folder)) > set(done)):
+                done = study_recipes(name, folder) if recipes is None else tuple(recipes)  # what follows from these
+                _run_missing(name, path, done, pool, tell)
+    except BlockingIOError:
+        raise CheckpointError(f"{path} is in use: another process is at study {name!r}; wait for its end") from None
+    return path
+
+
+class _Pool:
+    """Where the runs of a study are done: processes of this machine, or the workers of a Dask scheduler."""
+
+    def __init__(self, jobs: int | None, device, data_folder, scheduler: str | None):
+        self.device, self.data_folder, self.scheduler = device, data_folder, scheduler
+        if scheduler is None:
+            from normviz.lab.training import usable_device
+
+            kind = usable_device(device).type
+            self.device = device or kind
+            self.jobs = jobs or (os.cpu_count() or 1 if kind == "cpu" else 1)
+        else:
+            self.jobs = jobs or -1  # as many as the workers have threads
+
+    @property
+    def words(self) -> str:
+        at_a_time = f"{self.jobs} at a time" if self.jobs > 0 else "as many at a time as the workers take"
+        return f"{at_a_time} at {self.scheduler}" if self.scheduler else at_a_time
+
+    def __call__(self, recipes: Iterable[Recipe], study: Study) -> Iterator[dict]:
+        """The rows of these runs, in whatever order they are done."""
+        from joblib import Parallel, delayed, parallel_config
+
+        calls = (delayed(_run)(recipe, self.device, self.data_folder, study.looks, study.keep) for recipe in recipes)
+        with self._client() if self.scheduler else nullcontext() as client:
+            where = {"backend": "dask", "client": client} if client else {"backend": "loky", "inner_max_num_threads": 1}
+            with parallel_config(**where):
+                # One run a task: what is done is recorded at once
+                parallel = Parallel(n_jobs=self.jobs, return_as="generator_unordered", batch_size=1)
+            yield from parallel(calls)
+
+    def _client(self):
+        try:
+            from distributed import Client
+        except ImportError:
+            raise ValueError(
+                f"scheduler={self.scheduler!r} needs the package distributed: pip install distributed"
+            ) from None
+        try:
+            return Client(self.scheduler, timeout=20, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"scheduler={self.scheduler!r} does not answer: {error}") from None
+
+
+def _run_missing(name: str, path: Path, recipes: tuple[Recipe, ...], pool: _Pool, tell) -> None:
+    study = STUDIES.get(name, Study("", ()))
     rows = _recorded(path, recipes)
     missing = [recipe for recipe in recipes if "error" in rows.get(recipe, {"error": ""})]
     if not study.looks and study.keep is None:
@@ -128,36 +183,32 @@ def run_study(
         for row in borrowed.values():
             _append(path, row)
         missing = [recipe for recipe in missing if recipe not in borrowed]
-    tell(f"study {name}: {len(recipes) - len(missing)} of {len(recipes)} runs recorded, {jobs} at a time")
+    tell(f"study {name}: {len(recipes) - len(missing)} of {len(recipes)} runs recorded, {pool.words}")
     began = time.perf_counter()
-    calls = (delayed(_run)(recipe, device, data_folder, study.looks, study.keep) for recipe in missing)
-    with parallel_config("loky", inner_max_num_threads=1):
-        finished = Parallel(n_jobs=jobs, return_as="generator_unordered")(calls)
-    for done, row in enumerate(finished, 1):
+    for done, row in enumerate(pool(missing, study) if missing else (), 1):
         _append(path, row)
         left = (time.perf_counter() - began) / done * (len(missing) - done)
         end = row.get("error") or f"{KINDS[row['verdict']['kind']].word}, {row['verdict']['why']}"
         title = Recipe.from_dict(row["recipe"]).title
         tell(f"{done}/{len(missing)} {title}: {end} (about {left / 60:.0f} min left)")
-    if given is None and set(study_recipes(name, folder)) > set(recipes):  # what follows from these runs
-        run_study(name, folder, jobs=jobs, device=device, data_folder=data_folder, tell=tell)
-    return path
 
 
-def _run(recipe: Recipe, device: str, data_folder, looks: tuple[int, ...], keep: tuple[str, ...] | None) -> dict:
-    """One run, in a process of its own."""
+def _run(recipe: Recipe, device, data_folder, looks: tuple[int, ...], keep: tuple[str, ...] | None) -> dict:
+    """One run, in a process of its own; device: None for the GPU of that process's machine, if it has one."""
     import torch
 
     from normviz.lab.looks import Looks
     from normviz.lab.training import train
 
-    if device == "cpu":
+    if device == "cpu" or (device is None and not torch.cuda.is_available()):
         torch.set_num_threads(1)
     inside = Looks(looks) if looks else None
     try:
         history = train(recipe, device=device, data_folder=data_folder, progress=False, on_batch=inside)
     except Exception as error:  # a study of many hours must not die of one run
         return {"recipe": recipe.to_dict(), "error": f"{type(error).__name__}: {error}"}
+    if history.meta["stopped"] is not None:  # Ctrl-C ends the study, and a part of a run is no run
+        raise KeyboardInterrupt
     if keep is not None:
         history.probes = {name: history.probes[name] for name in ("step", "grad_norm_total", *keep)}
     row = {"verdict": verdict(history)._asdict(), **history.to_dict(DIGITS)}

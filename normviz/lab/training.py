@@ -53,7 +53,7 @@ class Training:
         on_batch=None,
     ):  # fmt: skip
         self.recipe, self.on_batch = recipe, on_batch
-        self.device = _device(device)
+        self.device = usable_device(device)
         images = load_images(recipe.data, folder=data_folder) if images is None else images
         self.images = images.to(self.device)
         self.batches = Batches(self.images, recipe)
@@ -193,7 +193,7 @@ def train(
     """
     if resume and out is None:
         raise ValueError("resume=True needs out=…, the folder with the checkpoints")
-    if checkpoint_every < 1:
+    if isinstance(checkpoint_every, bool) or not isinstance(checkpoint_every, int) or checkpoint_every < 1:
         raise ValueError(f"checkpoint_every={checkpoint_every!r} must be an integer >= 1")
     run = Training(recipe, **options)
     run.read_every.add(checkpoint_every)
@@ -232,7 +232,7 @@ def evaluate(
     hits: says for each image whether it was right by running statistics, as a bit of `hits` (hexadecimal; see
         `History.hits`).
     """
-    if count is not None and count < 1:
+    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
         raise ValueError(f"count={count!r} must be an integer >= 1, or None for all test images")
     x, y = images.test_x[:count], images.test_y[:count]
     result = {}
@@ -252,7 +252,8 @@ def evaluate(
     return result
 
 
-def _device(name) -> torch.device:
+def usable_device(name=None) -> torch.device:
+    """The device of that name, by default the GPU if there is one.  Raises ValueError for one that is not there."""
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.empty(0, device=device)
