@@ -297,10 +297,12 @@ class Race(Picture):
     def _round(self, look: bool) -> None:
         """One step of each network; one that an interrupt or a kill left behind catches up.
 
-        look: keep the tokens' field for the picture; it is kept for the replay at some forty steps of the race.
+        look: keep the tokens' field for the picture; it is kept for the replay at some forty steps, evenly spread over
+        those that there are so far.
         """
         step = self.step
-        kept = step % max(1, self.steps // 40) == 0 or step == self.steps - 1
+        stride = 1 << (step // 40).bit_length()  # 1, from step 40 on 2, from step 80 on 4, …
+        kept = step % stride == 0 or step == self._last - 1
         recent = min((step - event.step for event in self._events if event.step <= step), default=step)
         measured = min(recent, step) < DENSE or step % max(1, self.steps // 100) == 0
         seen: dict[str, np.ndarray] = {}
@@ -321,6 +323,7 @@ class Race(Picture):
         if seen:
             self._field = (step, {**self._field[1], **seen})
         if seen and kept:
+            self.fields = {at: row for at, row in self.fields.items() if at % stride == 0}
             self.fields[step] = {**self.fields.get(step, {}), **seen}
 
     def _keep(self) -> None:
