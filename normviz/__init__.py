@@ -5,8 +5,10 @@
     cut = nv.cut("group", (4, 6, 3, 3), num_groups=2)   # a method bound to a shape
     cut.labels, cut.count, cut.snippet()                # which cells share their statistics, how many, as torch has it
     nv.explore.axes()                                   # the same, to play with
+    print(nv.inspect(model, batch))                     # what the norm layers of your own model do, and what ails them
 
-`nv.draw` has the pictures, `nv.explore` the explorers, `nv.lab` what trains (torch is loaded when that is first used).
+`nv.draw` has the pictures, `nv.explore` the explorers, `nv.lab` what trains (torch is loaded when that is first used),
+`nv.clinic` what `inspect`, `swap_norms` and `fold_batchnorm` give.
 """
 
 from typing import TYPE_CHECKING
@@ -16,10 +18,12 @@ from normviz.lazy import attach
 from normviz.norms import METHODS, RunningStats, count_statistics, cut, normalize, partition, torch_layer
 
 if TYPE_CHECKING:
-    from normviz import draw, explore, lab
+    from normviz import clinic, draw, explore, lab
+    from normviz.clinic import fold_batchnorm, inspect, swap_norms
 
 __version__ = "0.1.0"
 
 _NAMES = ["METHODS", "RunningStats", "count_statistics", "cut", "normalize", "partition", "samples", "torch_layer"]
-__getattr__, __dir__, _namespaces = attach(__name__, {"draw": None, "explore": None, "lab": None})
-__all__ = [*_NAMES, *_namespaces]
+_CLINIC = dict.fromkeys(("fold_batchnorm", "inspect", "swap_norms"), "clinic")
+__getattr__, __dir__, _lazy = attach(__name__, {"clinic": None, "draw": None, "explore": None, "lab": None, **_CLINIC})
+__all__ = [*_NAMES, *_lazy]

@@ -1,4 +1,4 @@
-"""BatchNorm in evaluation folded into the Linear after it: the network that is left normalizes nothing.
+"""BatchNorm in evaluation folded into the Linear or Conv beside it: what is left normalizes nothing.
 
 In evaluation BatchNorm's mean μ and variance σ² are stored numbers, so it maps each feature by a fixed straight line,
 
@@ -8,6 +8,7 @@ and a Linear that takes y can take x instead, with other numbers (Ioffe & Szeged
 
     W y + b  =  (W diag(s)) x + (b + W t).
 
+The layer before it can take it over too: s ⊙ (W x + b) + t = (diag(s) W) x + (s ⊙ b + t).
 Per-token layers stay: LayerNorm and RMSNorm compute s and t from the token itself, which no constant can stand for.
 """
 
@@ -17,6 +18,7 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from normviz.lab.models.layers import Cap, Gain, PRepBN
 from normviz.lab.models.vit import ViT
@@ -62,11 +64,8 @@ def fold_into(linear: nn.Linear, norm: nn.Module) -> nn.Linear:
         scale, shift = scale.expand(linear.in_features), shift.expand(linear.in_features)
     if len(scale) != linear.in_features:
         raise ValueError(f"norm has {len(scale)} features, linear takes {linear.in_features}: they must agree")
-    weight = linear.weight.double()  # (out, D); rounded once, at the end
-    bias = weight @ shift if linear.bias is None else linear.bias.double() + weight @ shift
     folded = copy.deepcopy(linear)
-    folded.weight.copy_(weight * scale)
-    folded.bias = nn.Parameter(bias.to(linear.weight.dtype))
+    absorb_input(folded, scale, shift)
     return folded
 
 
@@ -84,9 +83,7 @@ def _absorb_back(norm: nn.Module, linear: nn.Linear, name: str, added: nn.Parame
     """Folds into the `linear` before it, y = s ⊙ (W x + b) + t; `added`, to its outputs, is scaled too."""
     if not isinstance(norm, nn.Identity):
         scale, shift = _scale_and_shift(norm, name)
-        kind = linear.weight.dtype
-        weight, bias = linear.weight.double() * scale[:, None], linear.bias.double() * scale + shift
-        linear.weight, linear.bias = nn.Parameter(weight.to(kind)), nn.Parameter(bias.to(kind))
+        absorb_output(linear, scale, shift)
         if added is not None:
             added.copy_(added.double() * scale)
     return nn.Identity()
@@ -120,3 +117,94 @@ def _scale_and_shift(norm: nn.Module, name: str) -> tuple[Tensor, Tensor]:
         scale = scale * layer.weight.double()
     shift = -scale * layer.running_mean.double()
     return scale, shift if layer.bias is None else shift + layer.bias.double()
+
+
+@torch.no_grad()
+def absorb_input(layer: nn.Module, scale: Tensor, shift: Tensor) -> None:
+    """Changes a Linear or Conv so that it does to x what it did to scale ⊙ x + shift.  Its parameters are new ones.
+
+    scale, shift: float64, one for each input feature.  Raises ValueError where a shift cannot be told from the zeros of
+    a padding, or the number of features is another.
+    """
+    transposed = getattr(layer, "transposed", False)
+    features = layer.weight.shape[0] if transposed else layer.weight.shape[1] * getattr(layer, "groups", 1)
+    if len(scale) != features:
+        raise ValueError(f"scale has {len(scale)} features, the layer takes {features}: they must agree")
+    if pads_with_zeros(layer) and shift.any():
+        raise ValueError(f"{type(layer).__name__} pads with zeros, which a shift before it would have moved")
+    weight = layer.weight.double()  # (out, in / groups, …), rounded once, at the end
+    if transposed:
+        _store(layer, weight * _along(scale, 0, weight.ndim), layer.bias)
+        return
+    groups = getattr(layer, "groups", 1)
+    view = weight.unflatten(0, (groups, -1))  # (groups, out / groups, in / groups, …)
+    of_group = (groups, 1, -1, *[1] * (weight.ndim - 2))
+    more = (view * shift.view(of_group)).flatten(2).sum(2).flatten()
+    bias = more if layer.bias is None else layer.bias.double() + more
+    _store(layer, (view * scale.view(of_group)).flatten(0, 1), bias)
+
+
+@torch.no_grad()
+def absorb_output(layer: nn.Module, scale: Tensor, shift: Tensor) -> None:
+    """Changes a Linear, Conv or transposed Conv so that it gives scale ⊙ y + shift where it gave y.
+
+    scale, shift: float64, one for each output feature.  Raises ValueError where their number is another.
+    """
+    transposed, groups = getattr(layer, "transposed", False), getattr(layer, "groups", 1)
+    features = layer.weight.shape[1] * groups if transposed else layer.weight.shape[0]
+    if len(scale) != features:
+        raise ValueError(f"scale has {len(scale)} features, the layer gives {features}: they must agree")
+    weight = layer.weight.double()
+    if transposed:  # (in, out / groups, …)
+        view = weight.unflatten(0, (groups, -1))
+        weight = (view * scale.view(groups, 1, -1, *[1] * (weight.ndim - 2))).flatten(0, 1)
+    else:
+        weight = weight * _along(scale, 0, weight.ndim)
+    _store(layer, weight, shift if layer.bias is None else layer.bias.double() * scale + shift)
+
+
+def pads_with_zeros(layer: nn.Module) -> bool:
+    """Whether a Linear or Conv reads zeros beside its input; of a transposed Conv the border counts as such."""
+    padding = getattr(layer, "padding", 0)
+    some = (padding == "same" and max(layer.kernel_size) > 1) or (isinstance(padding, tuple) and any(padding))
+    return getattr(layer, "transposed", False) or (some and layer.padding_mode == "zeros")
+
+
+def _along(values: Tensor, axis: int, rank: int) -> Tensor:
+    return values.view([-1 if i == axis else 1 for i in range(rank)])
+
+
+def _store(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> None:
+    kind, learns = layer.weight.dtype, layer.weight.requires_grad
+    layer.weight = nn.Parameter(weight.to(kind), learns)
+    if bias is not None and bias is not layer.bias:
+        layer.bias = nn.Parameter(bias.to(kind), learns)
+
+
+@torch.no_grad()
+def straight_line(layer: nn.Module, shape, channel: int) -> tuple[Tensor, Tensor, nn.Module]:
+    """What a layer in evaluation does, as s ⊙ x + t and what is left to do after it (an activation, or nothing).
+
+    s and t, float64 and one a channel, are read off its outputs, not off its class; an activation that is part of a
+    BatchNorm's class is told apart by its attributes.  Either is put to the test on random numbers of `shape`.
+    Raises ValueError for a layer that draws no straight line, in the mode that it is in.
+    """
+    state = {k: v.double() if v.is_floating_point() else v for k, v in layer.state_dict(keep_vars=True).items()}
+    place, size = next(iter(state.values())).device, shape[channel]
+
+    def f(x: Tensor) -> Tensor:
+        return functional_call(layer, {k: v.clone() for k, v in state.items()}, (x,))
+
+    def of_channel(y: Tensor) -> Tensor:
+        return y.movedim(channel, 0).reshape(size, -1)[:, 0]
+
+    x = torch.randn(tuple(shape), dtype=torch.double, generator=torch.Generator().manual_seed(0)).to(place)
+    zero, one = of_channel(f(torch.zeros_like(x))), of_channel(f(torch.ones_like(x)))
+    tries = [(one - zero, zero, nn.Identity())]
+    if isinstance(layer, _BATCH) and layer.running_mean is not None and list(layer.children()):
+        tries.append((*_scale_and_shift(layer, "layer"), nn.Sequential(*layer.children())))
+    for scale, shift, rest in tries:
+        line = rest(x * _along(scale, channel, x.ndim) + _along(shift, channel, x.ndim))
+        if torch.allclose(line, f(x), rtol=1e-6, atol=1e-8):
+            return scale, shift, rest
+    raise ValueError(f"{type(layer).__name__} is no straight line in each channel")

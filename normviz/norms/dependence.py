@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -36,3 +40,99 @@ def moved_by_neighbours(layer: nn.Module, x: Tensor, others: Tensor) -> float:
         raise ValueError(f"others has shape {tuple(others.shape)}; it takes that of x, {tuple(x.shape)}")
     outputs = [copy.deepcopy(layer)(batch)[0] for batch in (x, torch.cat([x[:1], others[1:]]))]
     return float((outputs[0] - outputs[1]).abs().max())
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """The sets of cells that share statistics, as blocks of one size.
+
+    shape: of the tensor.  spans: how many neighbouring cells a set spans along each axis: 1 where every index has sets
+    of its own, the axis' size where all indices share, something between for groups.  centred: whether the mean is
+    subtracted (RMSNorm: no).  regular: whether the sets are such blocks at all.
+    """
+
+    shape: tuple[int, ...]
+    spans: tuple[int, ...]
+    centred: bool = True
+    regular: bool = True
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The axes along which cells share."""
+        return tuple(i for i, span in enumerate(self.spans) if span > 1)
+
+    @property
+    def set_size(self) -> int:
+        return math.prod(self.spans)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Equal numbers for cells of one set: int64, of `shape`."""
+        labels = np.zeros((), dtype=np.int64)
+        for size, span in zip(self.shape, self.spans, strict=True):
+            blocks = np.arange(size) // span
+            labels = labels[..., None] * (blocks[-1] + 1) + blocks
+        return labels
+
+    def statistics(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x, of `shape`, in blocks; mean and biased variance of every set, float32 and broadcastable to the blocks."""
+        split = [(size // span, span) for size, span in zip(self.shape, self.spans, strict=True)]
+        view = x.detach().float().reshape(sum(split, ()))
+        within = tuple(range(1, 2 * len(split), 2))
+        mean = view.mean(within, keepdim=True)
+        return view, mean, (view - mean).square_().mean(within, keepdim=True)
+
+
+def asked(layer: Callable[[Tensor], Tensor], shape, *, device=None) -> Sharing | None:
+    """The sets whose statistics `layer` computes from its input; None if it is no norm layer.
+
+    A norm layer gives the same for 4x as for x, and its outputs depend on more cells than their own.  The cells that
+    share with one cell are those where the gradient of its output, one vector–Jacobian product, is not zero.  Where an
+    output depends on no cell at all, or on its own alone, the sets hold one cell each.
+    layer: takes and gives float32 tensors of `shape`; it should have random weights, as weights of 0 hide everything.
+    Whatever `layer` raises is passed on.
+    """
+    generator = torch.Generator(device or "cpu").manual_seed(0)
+    x = torch.randn(tuple(shape), device=device, generator=generator)
+    with torch.no_grad():
+        scaled = layer(4 * x)
+        if not _same(scaled, layer(x)):
+            return None
+    with torch.enable_grad():
+        x.requires_grad_()
+        y = layer(x)
+        if not y.requires_grad:
+            return None
+        # The largest output: an activation in the layer lets it pass
+        (gradient,) = torch.autograd.grad(y.flatten()[y.argmax()], x, allow_unused=True)
+    if gradient is None:
+        return None
+    touched, alone = gradient != 0, (1,) * x.ndim
+    if int(touched.sum()) < 2:
+        return Sharing(tuple(x.shape), alone)
+    index = touched.nonzero()
+    seen = [index[:, axis].unique() for axis in range(x.ndim)]
+    spans = tuple(map(len, seen))
+    blocks = all(
+        size % span == 0 and int(at[-1] - at[0]) == span - 1 and int(at[0]) % span == 0
+        for size, span, at in zip(x.shape, spans, seen, strict=True)
+    )
+    # A gradient that happens to be zero is no hole
+    regular = blocks and len(index) > 0.98 * math.prod(spans)
+    with torch.no_grad():
+        centred = _same(layer(x.detach() + 3), scaled)
+    return Sharing(tuple(x.shape), spans, centred, regular)
+
+
+def _same(one: Tensor, two: Tensor) -> bool:
+    """Whether two outputs are equal but for a layer's eps."""
+    return bool((one - two).square().mean() <= 1e-4 * two.square().mean() + 1e-9)
+
+
+def resized(sharing: Sharing, shape: tuple[int, ...]) -> Sharing:
+    """The same sets on another shape: whatever spans an axis spans it whole, groups keep their number of cells."""
+    spans = (
+        size if span == old else min(span, size)
+        for span, old, size in zip(sharing.spans, sharing.shape, shape, strict=True)
+    )
+    return replace(sharing, shape=shape, spans=tuple(spans))

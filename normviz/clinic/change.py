@@ -1,0 +1,275 @@
+"""Changing the norm layers of anybody's model: swapped for others, or folded away.  Both work on the model given."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from html import escape
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from normviz.clinic.examine import guessed_batch, inspect, unwrapped
+from normviz.clinic.layers import Layer, gave
+from normviz.clinic.plan import small
+from normviz.clinic.watch import ForwardError, run, silent, tensors, untouched
+from normviz.fields import unknown
+from normviz.lab.folding import absorb_input, absorb_output, straight_line
+from normviz.norms import METHODS, divisors
+from normviz.norms.dependence import resized
+
+
+@dataclass
+class Changes:
+    """What was done to a model, layer by layer: `done` and `refused` map names to what happened, or why it did not.
+
+    model: the model itself, changed in place.  error: how much its outputs on the batch moved, relative to their root
+    mean square (of a fold: rounding; of a swap: a measure of how much is to be learned anew).
+    """
+
+    model: nn.Module
+    done: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    error: float = 0.0
+
+    def __str__(self) -> str:
+        head = f"{type(self.model).__name__}: {len(self.done)} norm layers changed, {len(self.refused)} left"
+        rows = [f"  {mark} {name}: {text}" for name, mark, text in self._rows()]
+        return "\n".join([f"{head}; outputs moved by {self.error:.1g}", *rows])
+
+    __repr__ = __str__
+
+    def _rows(self) -> list[tuple[str, str, str]]:
+        return [(n, "✓", t) for n, t in self.done.items()] + [(n, "–", t) for n, t in self.refused.items()]
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in self._rows())
+        return f"<p>{escape(str(self).splitlines()[0])}</p><table>{rows}</table>"
+
+
+def fold_batchnorm(model: nn.Module, batch=None, *, tolerance: float = 1e-3) -> Changes:
+    """Folds every BatchNorm that can be into the Linear or Conv before or after it, in `model` itself.
+
+    The model is put in evaluation mode, as the fold holds in no other; nothing else than BatchNorms and the weights and
+    biases of their neighbours changes, and a folded layer is an `nn.Identity`, or the activation that was part of it.
+    To keep the model as it is, fold a `copy.deepcopy` of it.
+
+    batch: as in `inspect`; the data flow is traced with it, and the outputs before and after are compared on it:
+    a fold that moves them by more than `tolerance`, of their root mean square, is undone and reported.
+    Returns `Changes`.  Raises as `inspect`.
+    """
+    model, batch = unwrapped(model), guessed_batch(model) if batch is None else batch
+    report = inspect(model, batch)
+    model.eval()
+    told = Changes(model)
+    told.refused = {layer.name: layer.why_not for layer in report if not layer.folds_into}
+    foldable = [layer for layer in report if layer.folds_into]
+    return _changed(told, batch, foldable, _fold, tolerance)
+
+
+def swap_norms(
+    model: nn.Module, method: str, where: Callable[[Layer], bool] | str | None = None, batch=None, *,
+    num_groups: int | None = None,
+) -> Changes:  # fmt: skip
+    """Puts a norm of another method in the place of a model's norm layers, in `model` itself.
+
+    method: a key of `nv.METHODS`: "batch", "layer_token" (the LayerNorm of transformers), "layer" (a whole sample, as
+    GroupNorm with one group), "instance", "group", "rms".  num_groups: for "group"; by default at
+    most 32, of at least four channels each.
+    where: which layers: a pattern such as "blocks.*.norm2", or a function of the `Layer`; None: all.
+    batch: as in `inspect`.
+
+    New layers take over weight, bias and what follows in the old one (an activation); running statistics start anew.
+    Each is tried in the model, in evaluation, and put back if that fails.
+    Returns `Changes`.  Raises ValueError for an unknown method, groups that the method has not, and as `inspect`.
+    """
+    if method not in METHODS:
+        raise ValueError(unknown("method", method, METHODS))
+    if num_groups is not None and not METHODS[method].grouped:
+        raise ValueError(f"num_groups={num_groups!r} does not go with method {method!r}, which has no groups")
+    model, batch = unwrapped(model), guessed_batch(model) if batch is None else batch
+    report = inspect(model, batch)
+    wanted = where if callable(where) else lambda layer: fnmatchcase(layer.name, where or "*")
+
+    def swap(model: nn.Module, layer: Layer) -> str:
+        old = model.get_submodule(layer.name)
+        new = _replacement(old, layer, method, num_groups)
+        new.train(old.training)
+        model.set_submodule(layer.name, new)
+        return f"{layer.kind} → {new[0] if isinstance(new, nn.Sequential) else new}"
+
+    return _changed(Changes(model), batch, [layer for layer in report if wanted(layer)], swap, math.inf)
+
+
+def _changed(told: Changes, batch, layers: list[Layer], change: Callable[[nn.Module, Layer], str], tolerance: float):
+    """All changes at once, compared before and after; if the model does not bear them, one by one."""
+    model = told.model
+    before = _outputs(model, batch)
+
+    def attempt(some: list[Layer]) -> float:
+        for layer in some:
+            kept[layer.name] = _parts(model, layer)
+            try:
+                told.done[layer.name] = change(model, layer)
+                told.refused.pop(layer.name, None)
+            except ValueError as error:
+                kept.pop(layer.name)
+                told.refused[layer.name] = str(error)
+        return _distance(before, _outputs(model, batch))
+
+    def undo(some: list[Layer], why: str) -> None:
+        for layer in reversed([layer for layer in some if layer.name in kept]):
+            _restore(model, kept.pop(layer.name))
+            told.done.pop(layer.name, None)
+            told.refused[layer.name] = why
+
+    kept: dict[str, list] = {}
+    for some in (layers, *([layer] for layer in layers)):
+        try:
+            told.error = attempt(some)
+            why = "" if told.error <= tolerance else f"undone: the outputs moved by {told.error:.2g}"
+        except ForwardError as error:
+            why = f"undone: {error}"
+        if not why:
+            if some is layers:
+                return told
+            continue
+        undo(some, why)
+    told.error = _distance(before, _outputs(model, batch)) if layers else 0.0
+    return told
+
+
+def _fold(model: nn.Module, layer: Layer) -> str:
+    module = model.get_submodule(layer.name)
+    with silent(module):
+        scale, shift, rest = straight_line(module, small(layer), layer.channel)
+    for name in layer.folds_into:
+        (absorb_output if layer.folds_back else absorb_input)(model.get_submodule(name), scale, shift)
+    model.set_submodule(layer.name, rest)
+    return f"into {', '.join(layer.folds_into)}, {'before' if layer.folds_back else 'after'} it"
+
+
+def _parts(model: nn.Module, layer: Layer) -> list:
+    """What a change may replace: modules by name, and parameters of those that take them over."""
+    into = [model.get_submodule(name) for name in layer.folds_into]
+    return [(layer.name, model.get_submodule(layer.name)), *((m, dict(m._parameters)) for m in into)]
+
+
+def _restore(model: nn.Module, parts: list) -> None:
+    (name, module), *weights = parts
+    model.set_submodule(name, module)
+    for layer, parameters in weights:
+        layer._parameters.update(parameters)
+
+
+def _outputs(model: nn.Module, batch) -> list[Tensor]:
+    modes = [(m, m.training) for m in model.modules()]
+    with untouched(model):
+        for module, _ in modes:
+            module.training = False
+        return [t.float() for t in tensors(run(model, batch)) if t.is_floating_point()]
+
+
+def _distance(before: list[Tensor], after: list[Tensor]) -> float:
+    """The largest root-mean-square difference of two outputs, relative to the first."""
+    if [t.shape for t in before] != [t.shape for t in after]:
+        return math.inf
+    square = [((a - b).square().mean(), a.square().mean().clamp_min(1e-12)) for a, b in zip(before, after, strict=True)]
+    return max((float((d / s).sqrt()) for d, s in square), default=0.0)
+
+
+class Turned(nn.Module):
+    """A norm layer for tensors that have their channels elsewhere than the layer wants them."""
+
+    def __init__(self, layer: nn.Module, source: int, to: int):
+        super().__init__()
+        self.layer, self.source, self.to = layer, source, to
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.movedim(self.source, self.to)).movedim(self.to, self.source)
+
+
+def _replacement(old: nn.Module, layer: Layer, method: str, num_groups: int | None) -> nn.Module:
+    """The new module in the old one's place.  Raises ValueError, saying why, where there can be none."""
+    channels, rank, row = layer.shape[layer.channel], len(layer.shape), METHODS[method]
+    if layer.method and layer.method[0] == method and num_groups in (None, layer.method[1]):
+        raise ValueError(f"it is {row.name} already")
+    if row.key not in ("batch", "layer_token", "rms") and (layer.batch != 0 or layer.channel == 0):
+        raise ValueError(f"its batch is not axis 0 of {layer.shape}, where {row.name} wants it")
+    if (row.feature_axis == "first" and not 2 <= rank <= 5) or (row.over == {"position"} and rank < 3):
+        raise ValueError(f"{row.name} does not take {rank} axes")
+    affine, rest = _affine(old, layer)
+    where = next((p for p in (*old.parameters(), *old.buffers()) if p.is_floating_point()), torch.zeros(()))
+    like = {"device": where.device, "dtype": where.dtype}
+    eps = getattr(old, "eps", None) or getattr(old, "variance_epsilon", None) or 1e-5
+    last = row.feature_axis == "last"
+    if row.grouped or method == "layer":
+        groups = (num_groups or _groups(channels)) if row.grouped else 1
+        if channels % groups:
+            raise ValueError(f"num_groups={groups} does not divide its {channels} channels")
+        new: nn.Module = nn.GroupNorm(groups, channels, eps=eps, **like)
+    elif last:
+        new = getattr(nn, row.torch_class)(channels, eps=eps, **like)
+    else:
+        options = {"affine": True} if method == "instance" else {}
+        new = getattr(nn, row.torch_class.format(d=max(1, rank - 2)))(channels, eps=eps, **options, **like)
+    with torch.no_grad():
+        for name, values in zip(("weight", "bias"), affine, strict=True):
+            if values is not None and getattr(new, name, None) is not None:
+                getattr(new, name).copy_(values)
+    for name in ("weight", "bias"):
+        if getattr(new, name, None) is not None:
+            getattr(new, name).requires_grad_(all(p.requires_grad for p in old.parameters()))
+    to = rank - 1 if last else 1
+    new = new if layer.channel == to else Turned(new, layer.channel, to)
+    return new if isinstance(rest, nn.Identity) else nn.Sequential(new, rest)
+
+
+def _groups(channels: int) -> int:
+    """At most 32 groups of at least four channels (Wu & He 2018 take 32 groups, or 16 channels a group)."""
+    return max(g for g in divisors(channels) if g <= 32 and (channels >= 4 * g or g == 1))
+
+
+@torch.no_grad()
+def _affine(old: nn.Module, layer: Layer) -> tuple[tuple[Tensor | None, Tensor | None], nn.Module]:
+    """The weight and bias, one a channel, of a norm layer, and what it does after them (an activation).
+
+    They are read off its outputs, put to the test on random numbers.  Raises ValueError for a layer that does more.
+    """
+    if layer.sharing is None or not layer.sharing.regular:
+        raise ValueError("it normalizes by stored statistics, or by sets of no regular shape")
+    sets, n = layer.sharing, layer.shape[layer.channel]
+    shape = tuple(max(s, 4) if i == layer.batch else s for i, s in enumerate(layer.shape))
+    sets = resized(sets, shape)
+    place = next(iter((*old.parameters(), *old.buffers())), torch.zeros(())).device
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(place)
+    view, mean, var = sets.statistics(x)
+    z = ((view - mean) if sets.centred else view) * (
+        var if sets.centred else view.square().mean(tuple(range(1, view.ndim, 2)), keepdim=True)
+    ).rsqrt()
+    z = z.reshape(shape).movedim(layer.channel, 0).reshape(n, -1)  # (C, rest)
+    state = {k: v.detach().float().clone() if v.is_floating_point() else v.clone() for k, v in old.state_dict().items()}
+    modes = [(part, part.training) for part in old.modules()]
+    try:
+        with silent(old):
+            old.train(layer.training is not None)
+            y = gave(functional_call(old, state, (x,)), x)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"it takes more than one tensor, or one of another kind: {error}") from None
+    finally:
+        for part, training in modes:
+            part.training = training
+    y = y.movedim(layer.channel, 0).reshape(n, -1)
+    own = [getattr(old, name, None) for name in ("weight", "bias")]
+    ones, zeros = torch.ones(n, device=place), torch.zeros(n, device=place)
+    fits = [(own[0], own[1]), (None if own[0] is None else 1 + own[0], own[1])]
+    for weight, bias in fits:
+        w, b = (d if p is None or p.shape != (n,) else p.detach().float() for p, d in ((weight, ones), (bias, zeros)))
+        line = z * w[:, None] + b[:, None]
+        for rest in (nn.Identity(), nn.Sequential(*old.children())):
+            if torch.allclose(rest(line.clone()), y, rtol=1e-2, atol=1e-2):
+                return (w, b), rest
+    raise ValueError("it does more than normalize, scale and shift each channel")

@@ -1,0 +1,116 @@
+"""Where the output of a layer goes: every torch function that takes it, seen while the model runs."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from normviz.clinic.watch import Visit, tensors
+
+#: What a straight line per channel can be folded into
+LINEAR = (nn.Linear, nn.modules.conv._ConvNd)
+
+
+def stored(module: nn.Module) -> dict[str, str]:
+    """The names of a module's own buffers of running statistics: {"mean": …, "var": …}, or {} where it has not both."""
+    kinds = {k: [n for n, b in module._buffers.items() if b is not None and n.endswith(k)] for k in ("mean", "var")}
+    return {kind: names[0] for kind, names in kinds.items()} if all(kinds.values()) else {}
+
+
+class Use(NamedTuple):
+    """Something that takes a layer's output.
+
+    by: the name of the linear or norm layer that does; None for anything else, such as a sum.
+    axes: for each axis of the tensor that it takes, the axis of the output that it is; None where that is not known.
+    rank: of the output.
+    """
+
+    by: str | None
+    axes: tuple[int | None, ...]
+    rank: int
+
+
+class _Made(NamedTuple):
+    by: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+def feature_axis(layer: nn.Module, rank: int) -> int:
+    """The axis of a linear layer's features, of an input or output with `rank` axes."""
+    return rank - 1 if isinstance(layer, nn.Linear) else rank - layer.weight.ndim + 1
+
+
+def mixed_after(name: str, model: nn.Module, flow: Flow) -> tuple[str, int | None]:
+    """The linear layer that takes a layer's output as it is, and the axis of it that it mixes; ("", None) for none."""
+    for use in flow.uses.get(name, ()):
+        module = use.by and model.get_submodule(use.by)
+        if isinstance(module, LINEAR) and use.axes == tuple(range(use.rank)):  # transposed ones are meant to be so
+            return use.by, feature_axis(module, use.rank)
+    return "", None
+
+
+class Flow(TorchFunctionMode):
+    """Watches the outputs of linear layers and of everything with statistics in its buffers, or parameters of its own.
+
+    with Flow() as flow:
+        run(model, batch, enter=flow.enter, leave=flow.leave)
+
+    uses: name → list of `Use`, in order; no entry for what was never called.  calls: name → how often it was called.
+    watching: False while others compute something beside.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.uses: dict[str, list[Use]] = {}
+        self.calls: dict[str, int] = {}
+        self.watching = True
+        self._made = WeakTensorKeyDictionary()
+        self._stack: list[str] = []
+
+    def enter(self, visit: Visit) -> None:
+        if stored(visit.module) or not any(True for _ in visit.module.children()):
+            self._stack.append(visit.name)
+
+    def leave(self, visit: Visit) -> None:
+        if visit.name in self._stack:
+            del self._stack[self._stack.index(visit.name) :]
+            own = (*visit.module._parameters.values(), *visit.module._buffers.values())
+            if isinstance(visit.output, Tensor) and (
+                any(p is not None for p in own) or isinstance(visit.module, LINEAR)
+            ):
+                self.uses.setdefault(visit.name, [])
+                self.calls[visit.name] = self.calls.get(visit.name, 0) + 1
+                out = visit.output
+                self._made[out] = _Made(visit.name, tuple(out.shape), out.stride())
+        if visit.name == "":
+            for out in tensors(visit.output):  # whoever called the model
+                self._use(out, None)
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if not self.watching:
+            return func(*args, **kwargs)
+        came = [(t, t._version) for t in tensors((args, kwargs)) if t in self._made]
+        out = func(*args, **kwargs)
+        gave = list(tensors(out)) if came else []
+        for t, version in came:
+            if not gave or any(o is t for o in gave):
+                if t._version != version:
+                    self._use(t, None)  # written to
+            elif all(o._is_view() and o.untyped_storage().data_ptr() == t.untyped_storage().data_ptr() for o in gave):
+                for o in gave:  # the same numbers, seen in another way
+                    self._made[o] = self._made[t]
+            else:
+                self._use(t, self._stack[0] if self._stack else None)
+        return out
+
+    def _use(self, t: Tensor, by: str | None) -> None:
+        made = self._made.get(t)
+        if made and by != made.by:
+            places = list(zip(made.shape, made.strides, strict=True))
+            axes = (places.index(p) if places.count(p) == 1 else None for p in zip(t.shape, t.stride(), strict=True))
+            self.uses[made.by].append(Use(by, tuple(axes), len(made.shape)))
