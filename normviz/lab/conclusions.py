@@ -344,35 +344,58 @@ def _ghost(runs: Runs) -> Parts:
 
 
 def _half(runs: Runs) -> Parts:
-    crash, every = [], runs.all("half")
+    crash, dies, every = [], [], runs.all("half")
     for clip, batch in product((None, 1.0), sorted({run.recipe.batch for run in every})):
         groups = {arm: runs.maybe("half", arm, batch=batch, clip=clip) for arm in ARM_WORDS}
-        ends = {}
-        for arm, group in groups.items():
-            bad = [run for run in group if run.meta["first_nonfinite"] is not None or lost_in_evaluation(run)]
-            learned = sum(min(run.loss, default=math.inf) < run.chance / 2 for run in bad)
-            ends[arm] = f"{len(bad)} of {len(group)} not finite, {learned} after having learned", learned
+        if not all(groups.values()):
+            continue
         setting = f"batch {batch:,}, {'clipped at 1' if clip else 'not clipped'}"
-        if all(groups.values()):
-            yield "", f"{setting}: {'; '.join(f'{arm} {words}' for arm, (words, _) in ends.items())}"
-            if ends["bn"][1] >= 4 and len(groups["bn"]) >= 5 and not ends["ln"][1] and not ends["bn+ffnbn"][1]:
-                crash.append(setting)
+        yield "", f"{setting}: {'; '.join(f'{ARM_WORDS[arm]} {fates(group)}' for arm, group in groups.items())}"
+        learned, nan = ({arm: count(group) for arm, group in groups.items()} for count in (_after_learning, _diverged))
+        if learned["bn"] >= 4 and len(groups["bn"]) >= 5 and not learned["ln"] + learned["bn+ffnbn"]:
+            crash.append(setting)
+        if nan["bn"] and not nan["ln"] + nan["bn+ffnbn"]:
+            dies.append(f"{nan['bn']} of {len(groups['bn'])} runs at {setting}")
     devices = " and ".join(sorted({run.meta["device"] for run in every}))
-    none = f"no crash of BN alone was seen in float16 (on {devices})"
-    yield f"float16 crashes BN and not LN or FFN-BN at {'; '.join(crash)} (on {devices})" if crash else none, ""
+    where = f"at {' and '.join(crash)}" if crash else "nowhere"
+    yield f"{where} BN learns and then stops being finite where LN and FFN-BN do not (float16 on {devices})", ""
+    if dies:
+        yield f"BN's training loss stops being finite in {' and in '.join(dies)}, LN's and FFN-BN's never", ""
+
+
+def _after_learning(group: list[History]) -> int:
+    """Runs whose training or evaluation stops being finite after a loss below half of chance."""
+    bad = (run for run in group if run.meta["first_nonfinite"] is not None or lost_in_evaluation(run))
+    return sum(min(run.loss, default=math.inf) < run.chance / 2 for run in bad)
+
+
+def _diverged(group: list[History]) -> int:
+    return sum(run.meta["first_nonfinite"] is not None for run in group)
+
+
+def photographs(runs: Runs, name: str) -> tuple[dict[str, list[History]], bool]:
+    """Each arm at its best setting on CIFAR-10, and whether on the judged seeds; else on those it was tuned on."""
+    judged = {arm: runs.maybe("cifar10-judged", arm, name) for arm in ARM_WORDS}
+    if all(len(these) == len(JUDGED) for these in judged.values()):
+        return judged, True
+    best = tuned(runs.all("cifar10"))
+    return {arm: runs("cifar10", arm, name, **best[name, arm]) for arm in ARM_WORDS}, False
 
 
 def _cifar10(runs: Runs) -> Parts:
     for name, words in (("cifar10-tame", "GELU"), ("cifar10-swiglu", "SwiGLU")):
-        group = {arm: runs("cifar10-judged", arm, name) for arm in ARM_WORDS}
+        group, judged = photographs(runs, name)
         gaps = {arm: difference(group[arm], group["ln"]) for arm in ("bn", "bn+ffnbn")}
         some = group["ln"][0]
-        sets = "; ".join(f"{arm} {fates(these)}, {spread(accuracies(these))}" for arm, these in group.items())
-        images = f"{some.meta['train_images']:,} of 50,000 training images, {some.recipe.steps} steps"
+        sets = "; ".join(f"{ARM_WORDS[a]} {fates(these)}, {spread(accuracies(these))}" for a, these in group.items())
+        images = f"{some.meta['train_images']:,} of 50,000 training images, {some.recipe.steps:,} steps"
+        seeds = f"{len(group['ln'])} seeds" if judged else f"the {len(group['ln'])} seeds that it was tuned on"
         yield (
             "; ".join(f"{ARM_WORDS[a]} with {words} {g.word} ({g.points} points to LN)" for a, g in gaps.items()),
-            f"{words} ({images}, {len(group['ln'])} seeds): {sets}",
+            f"{words} ({images}, {seeds}): {sets}",
         )
+    if not judged:
+        yield "the judged seeds are not all run, so this is an early look", ""
 
 
 #: Study → what it says.
