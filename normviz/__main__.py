@@ -1,12 +1,17 @@
-"""`python -m normviz images | train | study | bench | claims | doctor`: what the notebooks do, from a shell."""
+"""`python -m normviz images | train | study | bench | claims | doctor`: what the notebooks do, from a shell.
+
+A command is a function of the parsed options that returns the exit code; its docstring is its help, `COMMANDS` lists
+it, and `parser` gives it its flags.
+"""
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from dataclasses import fields
+from difflib import get_close_matches
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from textwrap import fill
 
@@ -16,10 +21,6 @@ from normviz.files import make_writable, write_atomic
 from normviz.lab.errors import CheckpointError, DataError
 from normviz.lab.recipe import PRESETS, Recipe, preset
 
-PACKAGES = (
-    "numpy", "torch", "matplotlib", "ipywidgets", "pooch", "tqdm", "safetensors", "joblib",
-    "jupyterlab", "ipykernel", "nbval",
-)  # fmt: skip
 FIELDS = {field.name: field for field in fields(Recipe) if field.name != "name"}
 STOPPED = 130  # the exit code of what Ctrl-C ended
 
@@ -43,22 +44,25 @@ def train(options) -> int:
     from normviz.lab import train as run
     from normviz.lab import verdict
     from normviz.lab.checkpoint import checkpoints
+    from normviz.lab.parallel import joined, place
 
-    if options.resume and options.out and not checkpoints(options.out):
-        print(f"{options.out} holds no checkpoint yet: starting at step 0")
-
-    history = run(
-        recipe, out=options.out, resume=options.resume, checkpoint_every=options.checkpoint_every,
-        data_folder=options.data_folder, device=options.device, probes=not options.no_probes,
-        progress=not options.quiet,
-    )  # fmt: skip
-    if history.meta["stopped"] is not None:
+    with joined(options.device) as device:
+        first = place()[0] == 0  # of the processes that torchrun started, one speaks
+        if first and options.resume and options.out and not checkpoints(options.out):
+            print(f"{options.out} holds no checkpoint yet: starting at step 0")
+        history = run(
+            recipe, out=options.out, resume=options.resume, checkpoint_every=options.checkpoint_every,
+            data_folder=options.data_folder, device=device, probes=not options.no_probes,
+            progress=not options.quiet, sync_batchnorm=options.sync_batchnorm,
+        )  # fmt: skip
+    stopped = history.meta["stopped"]
+    if first and stopped is not None:
         again = "the same command with --resume goes on" if options.out else "with --out it could be resumed"
-        print(f"{recipe.title}: stopped after {history.meta['stopped']} of {recipe.steps} steps; {again}")
-        return STOPPED
-    judged = verdict(history)
-    print(f"{recipe.title}: {KINDS[judged.kind].word} ({judged.why})")
-    return 0
+        print(f"{recipe.title}: stopped after {stopped} of {recipe.steps} steps; {again}")
+    elif first:
+        judged = verdict(history)
+        print(f"{recipe.title}: {KINDS[judged.kind].word} ({judged.why})")
+    return 0 if stopped is None else STOPPED
 
 
 def _overrides(options) -> dict:
@@ -85,13 +89,15 @@ def study(options) -> int:
                 print(fill(f"Rule: {row.rule}", 110, initial_indent=" " * 17, subsequent_indent=" " * 17))
         return 0
     path = run_study(
-        options.name, options.results, jobs=options.jobs, device=options.device, data_folder=options.data_folder
-    )
+        options.name, options.results, jobs=options.jobs, device=options.device, data_folder=options.data_folder,
+        scheduler=options.scheduler,
+    )  # fmt: skip
     runs = load_study(options.name, options.results)
     # Whatever differs between the runs, apart from the seed, names the rows
     by = [name for name in FIELDS if name not in ("seed", "arm") and len({getattr(r.recipe, name) for r in runs}) > 1]
     names = ["name"] if len({run.recipe.name for run in runs}) > 1 else []
-    print(table(summary(runs, (*names, *by, "arm"))))
+    if runs:
+        print(table(summary(runs, (*names, *by, "arm"))))
     print(f"recorded in {path}")
     recorded, grid = progress(options.name, options.results)
     if recorded < grid:
@@ -144,18 +150,15 @@ def claims(options) -> int:
 
 
 def doctor(options) -> int:
-    """Say what this environment has, and what it lacks."""
-    print(f"Python {sys.version.split()[0]}")
-    for name in PACKAGES:
-        try:
-            print(f"{name} {metadata.version(name)}")
-        except metadata.PackageNotFoundError:
-            print(f"{name} is missing")
-    import torch
+    """Say in plain words what this environment has, and what it lacks (exit status 1)."""
+    from normviz.doctor import examine, verdict
 
-    cpu = f"CPU, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
-    print(f"device: {torch.cuda.get_device_name() if torch.cuda.is_available() else cpu}")
-    return 0
+    findings = []
+    for finding in examine():
+        print(finding, flush=True)
+        findings.append(finding)
+    print(verdict(findings))
+    return int(any(finding.state == "lacks" for finding in findings))
 
 
 COMMANDS = {command.__name__: command for command in (images, train, study, bench, claims, doctor)}
@@ -178,14 +181,28 @@ def _folder(word: str) -> Path:
     return Path(word)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Names the nearest command or flag where one is mistyped."""
+
+    def error(self, message: str):
+        if word := re.match(r"argument command: invalid choice: '(.*?)'", message):
+            message = unknown("command", word[1], COMMANDS)
+        elif words := re.match(r"unrecognized arguments: (\S+)", message):
+            flags = re.findall(r"--[a-z-]+", self.format_usage())
+            near = get_close_matches(words[1].partition("=")[0], flags, 1)
+            message += f". Did you mean {near[0]!r}?" if near else ""
+        super().error(message)
+
+
 def parser() -> argparse.ArgumentParser:
-    main = argparse.ArgumentParser(prog="python -m normviz", description="See what normalization layers do.")
+    main = _Parser(prog="python -m normviz", description="See what normalization layers do.")
     main.add_argument("--version", action="version", version=f"normviz {__version__}")
     commands = main.add_subparsers(dest="command", required=True)
-    add = {
-        name: commands.add_parser(name, help=run.__doc__, description=run.__doc__).add_argument
-        for name, run in COMMANDS.items()
-    }
+    add = {}
+    for name, run in COMMANDS.items():
+        command = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
+        command.set_defaults(parser=command)
+        add[name] = command.add_argument
 
     add["images"]("names", nargs="*", help="some of the pictures, such as ln.png; all without")
     add["images"]("--out", type=_folder, default=Path("images"), metavar="FOLDER", help="default: images")
@@ -203,11 +220,15 @@ def parser() -> argparse.ArgumentParser:
     add["train"]("--resume", action="store_true", help="go on from the newest sound checkpoint in --out")
     add["train"]("--checkpoint-every", type=_positive, default=50, metavar="STEPS", help="default: 50")
     add["train"]("--no-probes", action="store_true", help="record losses and evaluations only")
+    add["train"](
+        "--sync-batchnorm", action="store_true", help="under torchrun: BatchNorm over the batches of all processes"
+    )
     add["train"]("--quiet", action="store_true", help="no progress bar")
 
     add["study"]("name", nargs="?", help="without it: the list of studies")
     add["study"]("--list", action="store_true", help="what each asks, the rule that decides, how much is recorded")
     add["study"]("--jobs", type=_positive, metavar="N", help="runs at a time (default: one per core, one on a GPU)")
+    add["study"]("--scheduler", metavar="ADDRESS", help="of a Dask scheduler whose workers do the runs")
     for command in ("train", "study"):
         add[command]("--data-folder", type=_folder, metavar="FOLDER", help="an unpacked cifar-10-batches-bin")
 
@@ -232,7 +253,9 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a letter that the terminal does not have is no reason to stop
             stream.reconfigure(errors="replace")
-    options = parser().parse_args(arguments)
+    options, strange = parser().parse_known_args(arguments)
+    if strange:  # said with the usage of the command, where argparse shows that of all
+        options.parser.error(f"unrecognized arguments: {' '.join(strange)}")
     try:
         return COMMANDS[options.command](options)
     except KeyboardInterrupt:
@@ -240,6 +263,9 @@ def main(arguments: list[str] | None = None) -> int:
             f"normviz {options.command}: stopped; {GO_ON.get(options.command, 'nothing was written')}", file=sys.stderr
         )
         return STOPPED
+    except ModuleNotFoundError as error:
+        print(f"normviz {options.command}: {error}; `python -m normviz doctor` says what is missing", file=sys.stderr)
+        return 2
     except (ValueError, OSError, DataError, CheckpointError) as error:
         print(f"normviz {options.command}: {error}", file=sys.stderr)
         return 2

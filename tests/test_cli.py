@@ -8,10 +8,12 @@ import sys
 import time
 from dataclasses import fields
 
+import numpy as np
 import pytest
 
 from normviz import __main__ as cli
-from normviz.__main__ import COMMANDS, PACKAGES, main
+from normviz import doctor
+from normviz.__main__ import COMMANDS, main
 from normviz.lab import STUDIES, History, Recipe, load_costs, preset, run_study, study, timing
 from normviz.lab.studies import Study
 
@@ -45,10 +47,13 @@ def test_version(capsys):
     ("arguments", "word"),
     [
         ([], "command"),
-        (["image"], "'image'"),
+        (["image"], "Did you mean 'images'?"),
         (["images", "--into", "x"], "--into"),
         (["doctor", "now"], "now"),
-        (["train", "extra"], "extra"),
+        (["train", "extra"], "python -m normviz train: error: unrecognized arguments: extra"),
+        (["train", "--stepz", "4"], "Did you mean '--steps'?"),
+        (["trian"], "command='trian' is unknown; it takes one of images, train"),
+        (["trian"], "Did you mean 'train'?"),
         (["train", "--checkpoint-every", "0"], "'0' must be an integer >= 1"),
         (["train", "--out", ""], "'' is no folder"),
         (["bench", "--threads", "0"], "'0' must be an integer >= 1"),
@@ -80,6 +85,7 @@ def test_a_mistake_is_named_and_ends_with_2(arguments, word, capsys, tmp_path, m
         (["train", "--resume"], "resume=True needs out="),
         (["train", "--device", "tpu"], "device='tpu' cannot be used here"),
         (["train", "--preset", "cifar10-heavy", "--data-folder", "nowhere"], "no CIFAR-10 in nowhere"),
+        (["study", "tame", "--device", "tpu"], "device='tpu' cannot be used here"),
         (["study", "fame"], "study='fame' is unknown; it takes one of tame, heavy"),
         (["claims", "--results", "nowhere"], "--results nowhere: there is no such folder"),
         (["bench", "--results", "nowhere"], "--results nowhere: there is no such folder"),
@@ -91,7 +97,7 @@ def test_errors_are_one_line_and_exit_code_2(line, says, capsys, tmp_path, monke
     assert main(line) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"normviz {line[0]}: ") and says in error and error.count("\n") == 1
-    assert not list(tmp_path.iterdir())
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_an_unwritable_place_is_noticed_before_the_work(tmp_path, capsys):
@@ -157,7 +163,7 @@ def test_ctrl_c_says_how_to_resume_and_ends_with_130(tmp_path):
     assert run.returncode == 130, error
     assert "stopped after" in out and "the same command with --resume goes on" in out and "Traceback" not in error
     assert "stalled" not in out  # nobody judges an unfinished run
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == [".lock"]
 
 
 # Studies, timings, claims ---------------------------------------------------------------------------------------
@@ -187,6 +193,37 @@ def test_a_study_whose_runs_failed_ends_with_1_and_says_how_many(tmp_path, capsy
         assert main(["study", name, "--results", str(tmp_path), "--jobs", "1", "--device", "cpu"]) == code
         captured = capsys.readouterr()
         assert says in captured.err and ("accuracy" in captured.out) == (name != "none")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_study_that_ctrl_c_ends_keeps_whole_runs_only_and_goes_on_later(jobs, tmp_path):
+    """One job runs in the process itself, where the training would take Ctrl-C for itself and the study go on."""
+    line = [sys.executable, "-c", INTERRUPTED, str(tmp_path), jobs]
+    run = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 100
+    while not (tmp_path / "two.jsonl").exists() and time.monotonic() < until:  # the short run is recorded
+        time.sleep(0.05)
+    time.sleep(0.5)  # well into the long one
+    run.send_signal(signal.SIGINT)
+    _, error = run.communicate(timeout=60)
+    assert run.returncode == 130 and "the same command goes on with the runs that are missing" in error
+    assert "Traceback" not in error
+    (row,) = map(json.loads, (tmp_path / "two.jsonl").read_text().splitlines())
+    assert row["recipe"]["steps"] == 4 == len(row["loss"]) and row["meta"]["stopped"] is None
+
+
+INTERRUPTED = """
+import signal, sys
+from normviz.__main__ import main
+from normviz.lab import preset, study
+from normviz.lab.studies import Study
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+tiny = {"depth": 1, "width": 12, "warmup": 1, "eval_every": 10**6, "probe_every": 0}
+study.STUDIES = {"two": Study("", tuple(preset("tame", "ln", steps=steps, **tiny) for steps in (4, 10**6)))}
+sys.exit(main(["study", "two", "--results", sys.argv[1], "--jobs", sys.argv[2], "--device", "cpu"]))
+"""
 
 
 def test_a_damaged_record_names_its_file(tmp_path, capsys):
@@ -257,12 +294,46 @@ def test_images_writes_only_what_is_asked_for(tmp_path, capsys):
     assert capsys.readouterr().out.strip() == str(tmp_path / "new" / "ln.png")
 
 
-def test_doctor_tells_every_package(capsys):
-    assert main(["doctor"]) == 0
+def test_doctor_says_what_is_here(capsys):
+    code = main(["doctor"])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("Python 3.")
-    assert [line.split()[0] for line in lines[1 : 1 + len(PACKAGES)]] == list(PACKAGES)
-    assert lines[-1].startswith("device: ")
+    states = dict(line.split(": ", 1)[0].split(None, 1)[::-1] for line in lines[:-1])
+    some = {"Python", "packages", "device", "loopback", "digits", "CIFAR-10", "recorded runs", "disk here"}
+    assert some <= set(states)
+        states
+    )
+    lacking = [name for name, state in states.items() if state == "lacks"]
+    assert code == int(bool(lacking))
+    assert lines[-1] == (f"To be mended: {', '.join(lacking)}." if lacking else doctor.verdict([]))
+    assert f"numpy {np.__version__}" in lines[1]
+
+
+def test_doctor_names_what_is_missing_or_too_old_and_ends_with_1(capsys, monkeypatch, tmp_path):
+    needs = ["numpy>=99.1", "no-such-thing>=2", "nbval>=99; extra == 'test'", "rich>=99; extra == 'zoo'"]
+    monkeypatch.setattr(doctor.metadata, "requires", lambda name: needs)
+    monkeypatch.setattr(doctor, "_extension", lambda name: "1.0.0")
+    monkeypatch.setattr(doctor, "_loopback", lambda: doctor.Finding("ok", "loopback", ""))
+    monkeypatch.setenv("NORMVIZ_CIFAR10", str(tmp_path / "none"))
+    monkeypatch.delenv("COLAB_RELEASE_TAG", raising=False)
+    assert main(["doctor"]) == 1
+    text = capsys.readouterr().out
+    assert f'lacks  numpy: {np.__version__} does not do; pip install "numpy>=99.1"' in text
+    assert 'lacks  no-such-thing: missing; pip install "no-such-thing>=2"' in text
+    assert "note   nbval: " in text and "`make test` needs it" in text and "rich" not in text
+    assert "lacks  ipywidgets in the browser: 1.0.0, which does not go with ipywidgets" in text
+    assert "lacks  CIFAR-10: NORMVIZ_CIFAR10=" in text
+    assert text.splitlines()[-1].startswith("To be mended: numpy, no-such-thing, ipywidgets in the browser")
+
+
+@pytest.mark.parametrize(
+    ("version", "bounds", "meets"),
+    [
+        ("2.4.6", ">=2.0", True), ("2.13.0+cpu", ">=2.4", True), ("2.4.0rc1", ">=2.4", True), ("1.26", ">=2.0", False),
+        ("8.1.9", "<9,>=7.7.1", True), ("9.0", "<9,>=7.7.1", False), ("7.7", "<9,>=7.7.1", False), ("2", ">=2.0", True),
+    ],
+)  # fmt: skip
+def test_doctor_compares_versions_by_their_numbers(version, bounds, meets):
+    assert doctor._meets(version, bounds) is meets
 
 
 def test_it_runs_as_a_module(tmp_path):

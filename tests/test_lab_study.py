@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from normviz.lab import STUDIES, History, load_study, preset, results_folder, run_study, study, summary
+from normviz.lab import STUDIES, CheckpointError, History, load_study, preset, results_folder, run_study, study, summary
 from normviz.lab.studies import JUDGED, Study, tuned
 
 GRID = tuple(
@@ -157,6 +157,24 @@ def test_an_unwritable_folder_is_noticed_before_the_work(tmp_path):
     with pytest.raises(OSError, match="file"):
         run_study("own", tmp_path / "file" / "results", recipes=GRID, jobs=1, device="cpu", tell=tell)
     assert not lines
+
+
+def test_two_processes_cannot_be_at_one_study(tmp_path):
+    def again(line):
+        if "runs recorded" in line:
+            with pytest.raises(CheckpointError, match=r"own\.jsonl is in use: another process is at study 'own'"):
+                run_study("own", tmp_path, recipes=GRID[:1], jobs=1, device="cpu")
+            run_study("other", tmp_path, recipes=(), jobs=1, device="cpu", tell=lambda line: None)  # this one may
+
+    path = run_study("own", tmp_path, recipes=GRID[:1], jobs=1, device="cpu", tell=again)
+    assert len(rows(path)) == 1
+
+
+def test_a_device_that_is_not_there_is_noticed_before_the_work(tmp_path):
+    lines, tell = told()
+    with pytest.raises(ValueError, match="device='tpu' cannot be used here"):
+        run_study("own", tmp_path, recipes=GRID, device="tpu", tell=tell)
+    assert not lines and not (tmp_path / "own.jsonl").exists()
 
 
 def test_recipes_and_studies_need_no_torch():

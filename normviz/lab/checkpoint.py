@@ -12,7 +12,7 @@ import json
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from safetensors.torch import load as load_tensors
@@ -21,6 +21,7 @@ from safetensors.torch import save as save_tensors
 from normviz.files import locked, make_writable, write_atomic
 from normviz.lab.errors import CheckpointError
 from normviz.lab.history import History
+from normviz.lab.parallel import by_the_first
 
 
 class _Damaged(CheckpointError):
@@ -42,6 +43,20 @@ def run_folder(folder, run, resume: bool) -> Iterator[None]:
     recipe or other images or all damaged, or where there are some and `resume` is not asked for; OSError where nothing
     can be written.
     """
+    with ExitStack() as stack:
+
+        def opened() -> bytes | None:
+            path = stack.enter_context(_opened(folder, run, resume))
+            return path.read_bytes() if path and run.processes > 1 else None
+
+        content = by_the_first(opened)
+        if content is not None and run.rank > 0:
+            _put(content, folder, run)
+        yield
+
+
+@contextmanager
+def _opened(folder, run, resume: bool) -> Iterator[Path | None]:
     folder = make_writable(folder)
     try:
         with locked(folder, wait=False):
@@ -49,13 +64,13 @@ def run_folder(folder, run, resume: bool) -> Iterator[None]:
                 if _LEFT_OVER.fullmatch(file.name):
                     file.unlink()
             kept = checkpoints(folder)
-            resume_run(kept, run)
+            path = resume_run(kept, run)
             if kept and not resume:
                 raise CheckpointError(
                     f"{folder} holds this run up to step {run.step}: resume=True goes on from there, another folder "
                     "starts anew"
                 )
-            yield
+            yield path
     except BlockingIOError:
         raise CheckpointError(f"{folder} is in use: another process trains in it; name another folder") from None
 
@@ -95,6 +110,14 @@ def load_checkpoint(path, run) -> None:
         raise _Damaged(f"checkpoint {path} is missing: there is no such file")
     try:
         content = Path(path).read_bytes()
+    except OSError as error:
+        raise _Damaged(f"checkpoint {path} cannot be read: {error}") from None
+    _put(content, path, run)
+
+
+def _put(content: bytes, path, run) -> None:
+    """Puts the bytes of a checkpoint into a run; path: where they came from, for messages."""
+    try:
         header = content[8 : 8 + int.from_bytes(content[:8], "little")]
         seal = _SEAL.search(header)
         if not seal or hashlib.sha256(content.replace(seal[0], _BLANK, 1)).hexdigest().encode() != seal[1]:
@@ -121,9 +144,17 @@ def load_checkpoint(path, run) -> None:
     run.started()
 
 
+#: What the record of a run in one process has not
+_ALONE = {"processes": 1, "sync_batchnorm": False}
+
+
 def _compare(path, theirs: History, ours: History) -> None:
     for what, a, b in (
         ("recipe", theirs.recipe.to_dict(), ours.recipe.to_dict()),
+        (
+            "number of processes",
+            *({name: h.meta.get(name, alone) for name, alone in _ALONE.items()} for h in (theirs, ours)),
+        ),
         ("data", *({name: h.meta.get(name) for name in ("images", "train_images", "classes")} for h in (theirs, ours))),
     ):
         if a != b:
@@ -131,8 +162,8 @@ def _compare(path, theirs: History, ours: History) -> None:
             raise CheckpointError(f"checkpoint {path} is of another {what}: {differ}; name another folder")
 
 
-def resume_run(paths: list[Path], run) -> None:
-    """Puts the newest sound one of some checkpoints into a `Training`; none are no error."""
+def resume_run(paths: list[Path], run) -> Path | None:
+    """Puts the newest sound one of some checkpoints into a `Training` and returns it; none are no error."""
     damaged: list[tuple[Path, str]] = []
     for path in paths:
         try:
@@ -141,9 +172,12 @@ def resume_run(paths: list[Path], run) -> None:
             damaged.append((path, str(error)))
             continue
         for other, message in damaged:
-            warnings.warn(f"{message}; going on from {path.name}, the one before", stacklevel=5)
+            warnings.warn(
+                f"{message}; going on from {path.name}, the one before", stacklevel=10
+            )  # whoever called `train`
             with suppress(OSError):  # out of the way of the next one with this name
                 other.rename(f"{other}.damaged")
-        return
+        return path
     if damaged:
         raise CheckpointError(f"no checkpoint can be used: {'; '.join(message for _, message in damaged)}")
+    return None

@@ -67,6 +67,18 @@ def _whole(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > 0 and path.stat().st_size % _RECORD == 0
 
 
+def is_whole(folder: Path) -> bool:
+    """Whether a folder has the six files, each a whole number of records."""
+    return all(_whole(folder / name) for name in _FILES)
+
+
+def cache_folder() -> Path:
+    """Where the download is kept: the user's cache folder."""
+    import pooch
+
+    return Path(pooch.os_cache("normviz"))
+
+
 def fetch_cifar10(cache=None) -> Path:
     """The unpacked archive's folder in `cache`, downloaded and verified (sha256) where a file of it is not whole.
 
@@ -74,20 +86,14 @@ def fetch_cifar10(cache=None) -> Path:
     Raises DataError, naming both sources and the way around, where the archive cannot be had or the cache cannot be
     written.
     """
-    import pooch
-
-    cache = Path(cache or pooch.os_cache("normviz"))
+    cache = Path(cache or cache_folder())
     folder = cache / FOLDER
-
-    def complete() -> bool:
-        return all(_whole(folder / name) for name in _FILES)
-
     try:
-        if complete():
+        if is_whole(folder):
             return folder
         cache.mkdir(parents=True, exist_ok=True)
         with locked(cache), tempfile.TemporaryDirectory(dir=cache, prefix=".fetch-") as place:
-            if complete():  # another process was first
+            if is_whole(folder):  # another process was first
                 return folder
             files = _extract(_download(Path(place)), Path(place))
             folder.mkdir(exist_ok=True)

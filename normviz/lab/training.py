@@ -15,6 +15,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from normviz.files import make_writable
+from normviz.lab import parallel
 from normviz.lab.checkpoint import checkpoints, resume_run, run_folder, save_checkpoint
 from normviz.lab.data import Batches, Images, load_images
 from normviz.lab.history import History
@@ -22,6 +23,7 @@ from normviz.lab.models import build
 from normviz.lab.models.layers import RBN, PRepBN, batch_norm_of
 from normviz.lab.probe import Probe, frozen_statistics, gradient_norm, in_mode, outlier_bound
 from normviz.lab.recipe import Recipe
+from normviz.lab.replay import Replay, replayable
 
 # On a GPU every loss that is read makes the CPU wait for it; on a CPU it is there already
 _READ_EVERY = {"cuda": 10}
@@ -43,6 +45,10 @@ class Training:
     probes: whether to record gradient norms, and what `Probe` tells of a ViT.
     on_batch: called as on_batch(step, model, x, batches) before every step, with the model in training mode, for looks
         inside (see `looks.py`).
+    sync_batchnorm: whether BatchNorm's statistics are those of all processes, where several train together (see
+        `parallel.py`); then `recipe.batch` images are those of all of them, and probes are of this process's part.
+    replay: on a GPU, replay steps from a CUDA graph where that computes the same (see `replay.py`): several times as
+        fast, but model and optimizer must then stay as they are, except through `forget`.
 
     Raises ValueError for a device that is not there, and where recipe and images do not go together; DataError where
     the data cannot be had.
@@ -50,19 +56,34 @@ class Training:
 
     def __init__(
         self, recipe: Recipe, *, images: Images | None = None, data_folder=None, device=None, probes: bool = True,
-        on_batch=None,
+        on_batch=None, sync_batchnorm: bool = False, replay: bool = False,
     ):  # fmt: skip
         self.recipe, self.on_batch = recipe, on_batch
+        self.rank, self.processes = parallel.place()
+        if recipe.batch % self.processes:
+            raise ValueError(f"batch={recipe.batch} cannot be divided among {self.processes} processes")
         self.device = usable_device(device)
         images = load_images(recipe.data, folder=data_folder) if images is None else images
         self.images = images.to(self.device)
         self.batches = Batches(self.images, recipe)
-        self.model = build(recipe, images).to(self.device).train()
-        self.optimizer = _optimizer(self.model, recipe)
+        self.model = build(recipe, images)
+        if sync_batchnorm and self.processes > 1:
+            self.model = parallel.synchronized(self.model)
+        self.model = self.model.to(self.device).train()
+        self._parallel = parallel.data_parallel(self.model)
+        self.optimizer = _optimizer(self.model, recipe, self.device)
         precision, self.autocast = _precision(recipe.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         self.history = History(recipe, meta=_describe(self.model, recipe, self.images, self.device, precision))
+        if self.processes > 1:
+            share = recipe.batch if sync_batchnorm else recipe.batch // self.processes
+            self.history.meta |= {
+                "processes": self.processes, "sync_batchnorm": sync_batchnorm,
+                "outlier_bound": outlier_bound(share * self.model.tokens),
+            }  # fmt: skip
         self.probes = probes
+        alone = self.device.type == "cuda" and self.processes == 1 and on_batch is None
+        self._replays = replay and alone and replayable(self.model, self.optimizer, self.scaler)
         #: Losses are read after every so many steps
         self.read_every = {_READ_EVERY.get(self.device.type, 1), recipe.eval_every}
         self.started()
@@ -74,6 +95,7 @@ class Training:
         probed = self.probes and self.recipe.probe_every and hasattr(self.model, "blocks")
         self._probe = Probe(self.model, self.history.probes) if probed else None
         self._pending: list[tuple[torch.Tensor, ...]] = []
+        self._take = Replay(self._step) if self._replays else self._step
         self._began = time.perf_counter() - self.history.meta["seconds"]
 
     def __iter__(self) -> Training:
@@ -100,6 +122,7 @@ class Training:
     def forget(self) -> None:
         """Clears the optimizer's state: AdamW's means of the gradients and of their squares start anew."""
         self.optimizer.state.clear()
+        self._take = Replay(self._step) if self._replays else self._step
 
     def save(self, folder) -> None:
         """Keeps the run as a checkpoint in a folder of its own."""
@@ -116,42 +139,62 @@ class Training:
         x, y = self.batches[step]
         if self.on_batch is not None:
             self.on_batch(step, model, x, self.batches)
+        x, y = (part.chunk(self.processes)[self.rank] for part in (x, y))
         if step == recipe.reset_at:
             self.forget()
         for group in self.optimizer.param_groups:
-            group["lr"] = recipe.lr_at(step)
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(recipe.lr_at(step))
+            else:
+                group["lr"] = recipe.lr_at(step)
+        settings = recipe.clip_at(step), recipe.poison_at(step)
+        if self._probe and step % recipe.probe_every == 0:
+            taken = self._step(x, y, *settings, self._probe)
+        else:
+            taken = self._take(x, y, *settings)
+        self._pending.append(taken)
+        self.step += 1
+
+    def _step(self, x, y, clip: float | None, factor: float, probe: Probe | None = None) -> tuple[torch.Tensor, ...]:
+        """Gradients of a batch and the optimizer's step; returns the loss and, with `probes`, the gradients' norm."""
+        recipe, model = self.recipe, self.model
         for layer in model.modules():
             if isinstance(layer, PRepBN):
-                layer.ln_weight = recipe.prepbn_at(step)
-        probe = self._probe if self._probe and step % recipe.probe_every == 0 else None
+                layer.ln_weight = recipe.prepbn_at(self.step)
         with probe.watching() if probe else nullcontext(), self.autocast():
-            logits = model(x)
+            logits = (self._parallel or model)(x)
         loss = F.cross_entropy(logits.float(), y)
         penalties = [layer.penalty for layer in model.modules() if isinstance(layer, RBN)]
         self.optimizer.zero_grad()
         self.scaler.scale(loss + recipe.rbn * sum(penalties)).backward()
         self.scaler.unscale_(self.optimizer)
         parameters = list(model.parameters())
-        if (factor := recipe.poison_at(step)) != 1:
+        if factor != 1:
             torch._foreach_mul_([p.grad for p in parameters], factor)
         if probe:
-            probe.record(step)
+            probe.record(self.step)
         taken = (loss.detach(), gradient_norm(parameters)) if self.probes else (loss.detach(),)
-        if (clip := recipe.clip_at(step)) is not None:
+        if clip is not None:
             nn.utils.clip_grad_norm_(parameters, clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if probe:
             probe.record_update(self.optimizer)
-        self._pending.append(taken)
-        self.step += 1
+        return taken
+
+    def drop(self) -> None:
+        """Forgets the steps whose losses are not read yet: other processes would have to be asked for them."""
+        self._pending.clear()
+        self.step = len(self.history.loss)
 
     def read(self) -> History:
         """Brings the record up to the step just taken, with an evaluation where the recipe has one."""
         history = self.history
         if self._pending:
-            losses, *norms = torch.stack([torch.stack(taken) for taken in self._pending], 1).tolist()
+            taken = torch.stack([torch.stack(step) for step in self._pending], 1)  # (1 or 2, steps)
             self._pending.clear()
+            parallel.average_(taken[0])
+            losses, *norms = taken.tolist()
             if history.meta["first_nonfinite"] is None:
                 bad = (len(history.loss) + i for i, value in enumerate(losses) if not math.isfinite(value))
                 history.meta["first_nonfinite"] = next(bad, None)
@@ -186,7 +229,9 @@ def train(
     resume: go on from the newest sound checkpoint in `out`.  A damaged one is named in a warning and the one
         before it is used.  On a CPU, with the same number of threads, the record is bit-identical to an
         uninterrupted one.
-    options: images, data_folder, device, probes, on_batch, as `Training` has them.
+    options: images, data_folder, device, probes, on_batch, sync_batchnorm, as `Training` has them.
+
+    Of several processes (see `parallel.py`) the first calls `on_step`, shows progress and writes.
 
     Raises ValueError for arguments that do not go together, CheckpointError where `out` belongs to another run or no
     checkpoint is sound, and as `Training` does.
@@ -195,27 +240,29 @@ def train(
         raise ValueError("resume=True needs out=…, the folder with the checkpoints")
     if isinstance(checkpoint_every, bool) or not isinstance(checkpoint_every, int) or checkpoint_every < 1:
         raise ValueError(f"checkpoint_every={checkpoint_every!r} must be an integer >= 1")
-    run = Training(recipe, **options)
+    run = Training(recipe, **{"replay": True} | options)
     run.read_every.add(checkpoint_every)
+    first = run.rank == 0  # of several processes one shows and writes
     with run_folder(out, run, resume) if out is not None else nullcontext():
-        bar = tqdm(total=recipe.steps, initial=run.step, disable=not progress, unit="step", desc=recipe.title)
+        quiet = not (progress and first)
+        bar = tqdm(total=recipe.steps, initial=run.step, disable=quiet, unit="step", desc=recipe.title)
         try:
             for history in run:
                 bar.set_postfix_str(_status(history), refresh=False)
                 bar.update(run.step - bar.n)
-                stop = on_step is not None and on_step(history) is False
-                if out is not None and (stop or run.step % checkpoint_every == 0 or run.step == recipe.steps):
+                stop = on_step is not None and parallel.by_the_first(lambda h=history: on_step(h) is False)
+                if out is not None and first and (stop or run.step % checkpoint_every == 0 or run.step == recipe.steps):
                     save_checkpoint(out, run)
                 if stop:
                     history.meta["stopped"] = run.step
                     break
         except KeyboardInterrupt:
             # The optimizer may be in mid-step: the record is kept, the newest checkpoint stays the one before
-            run.read()
+            run.read() if run.processes == 1 else run.drop()
             run.history.meta["stopped"] = len(run.history.loss)
         finally:
             bar.close()
-        if out is not None:
+        if out is not None and first:
             run.history.save(Path(out) / "history.json")
     return run.history
 
@@ -262,7 +309,7 @@ def usable_device(name=None) -> torch.device:
     return device
 
 
-def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def _optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
     """AdamW (Loshchilov & Hutter 2019), or SGD; matrices decay, while biases, norm weights and positions do not."""
     decayed = {id(m.weight) for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d))}
     groups = [
@@ -271,7 +318,9 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     ]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9)
-    return torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, recipe.beta2), fused=True)
+    gpu = device.type == "cuda"
+    lr = torch.tensor(recipe.lr, device=device) if gpu else recipe.lr  # a graph reads it anew in every step
+    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, recipe.beta2), fused=True, capturable=gpu)
 
 
 def _precision(wanted: str, device: torch.device):
