@@ -24,6 +24,7 @@ from normviz.explore.time import Time as time
 from normviz.lazy import attach
 
 if TYPE_CHECKING:
+    from normviz.explore.field import Tokens
     from normviz.explore.race import Race
     from normviz.explore.training import LiveChart
 
@@ -35,5 +36,5 @@ EXPLORERS: dict[str, type[Explorer]] = {
 }  # fmt: skip
 
 # The live charts are widgets, and load ipywidgets when first used
-__getattr__, __dir__, _charts = attach(__name__, {"LiveChart": "training", "Race": "race"})
+__getattr__, __dir__, _charts = attach(__name__, {"LiveChart": "training", "Race": "race", "Tokens": "field"})
 __all__ = ["EXPLORERS", "Explorer", *EXPLORERS, *_charts]

@@ -25,21 +25,19 @@ import numpy as np
 
 from normviz.arms import ARMS, HUES, Style
 from normviz.explore.comms import deliver_comms
+from normviz.explore.field import UNIT, WIDTH, field_raster, field_scale, longest_times, longest_words
 from normviz.explore.live import FLOW, Picture
 from normviz.files import make_writable, write_atomic
 from normviz.picture.chart import MARKERS, Chart, legend
-from normviz.picture.color import MUTED, value_pixels
-from normviz.picture.scene import Box, Label, Raster, Scene, with_caption
+from normviz.picture.color import MUTED
+from normviz.picture.scene import Box, Label, Scene, with_caption
 from normviz.picture.text import fixed, number, plural
 from normviz.series import last_tenth, smooth
 
 SHARE = 0.02  # of the time that the picture may take
 INTERVAL = 0.5  # seconds between two pictures, at least
-WIDTH = 944  # px, of a picture that JupyterLab shows unscaled on a laptop
 COLUMNS = 256  # tokens drawn of a batch
 DENSE = 10  # steps at the start and after an event in which every one is measured
-LONGEST = 1.5  # the colours' scale: powers of ten about the root-mean-square length
-SCALE = {30: "30 ×", 10: "10 ×", 3: "3 ×", 1: "1 (rms)", 1 / 3: "1/3", 1 / 10: "1/10", 1 / 30: "1/30"}
 WORDS = {"forget": "the optimizers' memory is cleared", "shock": "contrast jitter σ = {:g} begins"}
 
 
@@ -246,7 +244,7 @@ class Race(Picture):
             last = (f"{self.styles[n].name} {number(v[-1], 2)}" for n, (_, v) in moves.items() if len(v))
             text += f"AdamW last moved by so much of its learning rate: {', '.join(last)}. "
         if (field := self._field[1].get(self.picked.value)) is not None:
-            text += f"Tokens of {self.styles[self.picked.value].name} at step {self._field[0]}: {_longest(field)}."
+            text += f"Tokens of {self.styles[self.picked.value].name} at step {self._field[0]}: {longest_words(field)}."
         return text.strip()
 
     def _said_bands(self) -> str:
@@ -440,7 +438,7 @@ class Race(Picture):
         move.write(self.steps, 1.0, "1: each weight by ±lr", dx=-2, dy=-5, anchor="end", color=MUTED)
         items = [*loss.items, *move.items]
         if self._fielded:
-            items += _scale(Box(box.x + 742 + 22, box.bottom + 72, 16, 112))
+            items += field_scale(Box(box.x + 742 + 22, box.bottom + 72, 16, 112))
         return loss, move, items
 
     def _marks(self, loss: Chart, move: Chart) -> list:
@@ -469,12 +467,12 @@ class Race(Picture):
         heading = f"Tokens of {self.styles[name].name} before the FFN"
         heading += f", step {step}" if name in fields else ": to come with the first step"
         items: list = [Label(box.x, box.y - 10, heading, 13, bold=True)]
-        items.append(Label(box.right, box.y - 10, "length over root-mean-square length", anchor="end", color=MUTED))
+        items.append(Label(box.right, box.y - 10, UNIT, anchor="end", color=MUTED))
         depth = len(self.runs[name].model.blocks)
         items += [Label(box.x - 6, box.y + 10, "block 1", anchor="end", color=MUTED)]
         items += [Label(box.x - 6, box.bottom - 1, str(depth), anchor="end", color=MUTED)] if depth > 1 else []
         if name in fields:
-            items += [_raster(box, fields[name])]
+            items += [field_raster(box, fields[name])]
         for x, text, anchor in (
             (box.x, "shortest token", "start"),
             (box.center[0], "every row in its own order", "middle"),
@@ -542,15 +540,15 @@ class Race(Picture):
                     middle = place.center[1]
                     scene.items.append(Label(place.x - 12, middle, styles[name].name, anchor="middle", angle=90))
                 if (field := self.fields.get(moment, {}).get(name)) is not None:
-                    text = f"longest {_times(field)}"
-                    scene.items.append(_raster(place, field))
+                    text = f"longest {longest_times(field)}"
+                    scene.items.append(field_raster(place, field))
                     scene.items.append(Label(place.right, place.bottom + 14, text, anchor="end", color=MUTED))
         scene.height = top + 118 + 92 * len(names)
         if names:
             scene.height += 36
-            note = "Every token before every FFN, blocks downwards, short to long: length over root-mean-square length"
+            note = f"Every token before every FFN, blocks downwards, short to long: {UNIT}"
             scene.items.append(Label(62, scene.height - 8, note, color=MUTED))
-            scene.items += _scale_lying(WIDTH - 16, scene.height - 18)
+            scene.items += field_scale(Box(WIDTH - 196, scene.height - 18, 140, 11))
         scene.alt = self._said_of(moments, losses, names)
         return scene
 
@@ -562,7 +560,7 @@ class Race(Picture):
         text = f"The race at steps {', '.join(map(str, moments))}.{events} Training loss: {'; '.join(curves)}."
         rows = ([self.fields.get(m, {}).get(name) for m in moments] for name in names)
         lengths = (
-            f"{self.styles[name].name} {', '.join('–' if f is None else _times(f) for f in row)}"
+            f"{self.styles[name].name} {', '.join('–' if f is None else longest_times(f) for f in row)}"
             for name, row in zip(names, rows, strict=True)
         )
         return f"{text} Longest token over root-mean-square length: {'; '.join(lengths)}." if names else text
@@ -645,44 +643,6 @@ def _in_order(squares: list) -> np.ndarray:
         field = np.sort(np.sqrt(field / field.mean(axis=1, keepdims=True)), axis=1)
     count = field.shape[1]
     return field[:, np.linspace(0, count - 1, min(count, COLUMNS)).round().astype(int)].astype(np.float32)
-
-
-def _times(field: np.ndarray) -> str:
-    """The longest token of a field."""
-    return f"{number(field[:, -1].max())} ×" if np.isfinite(field).all() else "not finite"
-
-
-def _longest(field: np.ndarray) -> str:
-    """The longest token of a field in words."""
-    if not np.isfinite(field).all():
-        return "lengths are not finite"
-    block = int(field[:, -1].argmax())
-    return f"the longest has {number(field[block, -1])} times the root-mean-square length, in block {block + 1}"
-
-
-def _raster(box: Box, field: np.ndarray) -> Raster:
-    """A field in colours: short tokens blue, long ones red, logarithmic about the root-mean-square length."""
-    with np.errstate(divide="ignore"):
-        pixels = value_pixels(np.log10(np.maximum(field, 1e-9)), LONGEST)
-    return Raster(box.x, box.y, box.width, box.height, pixels, _longest(field))
-
-
-def _shades(box: Box, shades: np.ndarray) -> Raster:
-    return Raster(box.x, box.y, box.width, box.height, value_pixels(LONGEST * shades, LONGEST), "scale of lengths")
-
-
-def _scale(box: Box) -> list:
-    """What the colours of a field mean, upright."""
-    places = (box.center[1] - box.height / 2 * math.log10(value) / LONGEST + 4 for value in SCALE)
-    labels = (Label(box.right + 6, y, text, color=MUTED) for y, text in zip(places, SCALE.values(), strict=True))
-    return [_shades(box, np.linspace(1, -1, 56)[:, None]), *labels]
-
-
-def _scale_lying(right: float, y: float) -> list:
-    """The same, lying, with its ends named."""
-    low = Label(right - 186, y + 10, "1/30", anchor="end", color=MUTED)
-    high = Label(right - 34, y + 10, "30 ×", color=MUTED)
-    return [_shades(Box(right - 180, y, 140, 11), np.linspace(-1, 1, 56)[None]), low, high]
 
 
 def _last_line(items: list) -> float:
