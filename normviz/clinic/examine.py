@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from normviz.clinic.findings import BATCH_OF_ONE, RULES, Circumstances, Finding
 from normviz.clinic.flow import LINEAR, Flow, mixed_after
-from normviz.clinic.layers import Layer, gave, interview, may_be, measure, moved_by_padding
+from normviz.clinic.layers import Layer, batches_seen, gave, interview, may_be, measure, moved_by_padding
 from normviz.clinic.plan import find_folds
 from normviz.clinic.report import Report
 from normviz.clinic.watch import ForwardError, Visit, resampled, run, samples_of, tensors, untouched
@@ -39,6 +39,8 @@ def inspect(model: nn.Module, batch=None, *, mask: Tensor | None = None, accumul
     with untouched(model):
         layers, flow, findings = _watched(model, batch, real)
     # From here on the buffers are again as they came
+    for layer in layers.values():
+        layer.tracked = batches_seen(model.get_submodule(layer.name))
     find_folds(model, layers, flow)
     trained = any(layer.tracked for layer in layers.values())
     padded = 0.0 if real is None else 1 - float(real.float().mean())

@@ -95,7 +95,7 @@ class Layer:
             return None
         whole = {i for i, span in enumerate(sharing.spans) if span == self.shape[i]}
         free = {i for i, span in enumerate(sharing.spans) if span == 1}
-        positions = set(range(len(self.shape))) - {self.batch, self.channel}
+        positions = {i for i, size in enumerate(self.shape) if size > 1} - {self.batch, self.channel}
         roles = {"sample"} if self.batch in whole - free else set()
         roles |= {"position"} if positions and positions <= whole else set()
         groups = self.shape[self.channel] // sharing.spans[self.channel]
@@ -238,9 +238,13 @@ def interview(visit: Visit, batch: int | None, per_sample: int) -> Layer | None:
         for part, training in modes:
             part.training = training
     layer.channel = _channel(layer, module)
-    counters = [b for b in module.buffers(recurse=False) if b.ndim == 0 and b.dtype == torch.long]
-    layer.tracked = int(counters[0]) if counters else None
     return layer
+
+
+def batches_seen(module: nn.Module) -> int | None:
+    """How many batches the running statistics of a module have seen, None where it does not count them."""
+    counters = [b for b in module.buffers(recurse=False) if b.ndim == 0 and b.dtype == torch.long]
+    return int(counters[0]) if counters else None
 
 
 def _sharing(

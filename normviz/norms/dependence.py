@@ -86,18 +86,21 @@ class Sharing:
 def asked(layer: Callable[[Tensor], Tensor], shape, *, device=None) -> Sharing | None:
     """The sets whose statistics `layer` computes from its input; None if it is no norm layer.
 
-    A norm layer gives the same for 4x as for x, and its outputs depend on more cells than their own.  The cells that
-    share with one cell are those where the gradient of its output, one vector–Jacobian product, is not zero.  Where an
-    output depends on no cell at all, or on its own alone, the sets hold one cell each.
+    A norm layer gives the same for 4x as for x (one with a gate, x·σ(x)/std(x), if x is large), and its outputs depend
+    on more cells than their own.  The cells that share with one cell are those where the gradient of its output, one
+    vector–Jacobian product, is not zero.  Where an output depends on no cell but its own the sets hold one cell each.
     layer: takes and gives float32 tensors of `shape`; it should have random weights, as weights of 0 hide everything.
     Whatever `layer` raises is passed on.
     """
     generator = torch.Generator(device or "cpu").manual_seed(0)
     x = torch.randn(tuple(shape), device=device, generator=generator)
     with torch.no_grad():
-        scaled = layer(4 * x)
+        scaled, gated = layer(4 * x), False
         if not _same(scaled, layer(x)):
-            return None
+            x, gated = 256 * x, True
+            scaled = layer(4 * x)
+            if not _same(scaled, layer(x)):
+                return None
     with torch.enable_grad():
         x.requires_grad_()
         y = layer(x)
@@ -105,8 +108,8 @@ def asked(layer: Callable[[Tensor], Tensor], shape, *, device=None) -> Sharing |
             return None
         # The largest output: an activation in the layer lets it pass
         (gradient,) = torch.autograd.grad(y.flatten()[y.argmax()], x, allow_unused=True)
-    if gradient is None:
-        return None
+    if gradient is None or (gated and (gradient * x).abs().max() < 1e-3 * y.abs().max()):
+        return None  # a softmax, which has come to its end
     touched, alone = gradient != 0, (1,) * x.ndim
     if int(touched.sum()) < 2:
         return Sharing(tuple(x.shape), alone)
@@ -120,7 +123,7 @@ def asked(layer: Callable[[Tensor], Tensor], shape, *, device=None) -> Sharing |
     # A gradient that happens to be zero is no hole
     regular = blocks and len(index) > 0.98 * math.prod(spans)
     with torch.no_grad():
-        centred = _same(layer(x.detach() + 3), scaled)
+        centred = _same(layer(x.detach() + 3 * (256 if gated else 1)), scaled)
     return Sharing(tuple(x.shape), spans, centred, regular)
 
 
