@@ -1,4 +1,4 @@
-"""The section "On a GPU" of notebook 08, on the CPU: its dtypes, its fall-back, and what stands in for a CUDA graph."""
+"""The section "On a GPU" of notebook 08, on the CPU: its dtypes and its fall-back."""
 
 import sys
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from normviz.explore import Race
-from normviz.lab import load_images, preset, steps
+from normviz.lab import preset, steps
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 import gpu_cell
@@ -62,42 +62,6 @@ def test_an_overflow_in_float16_skips_the_step_and_the_race_goes_on():
     assert torch.equal(run.model.head.weight, before)  # every step since was left out
     assert run.scaler.get_scale() == scale / 8
     assert "BN NaN" in race.status() and "× NaN" in race.shown
-
-
-def test_what_is_not_an_ordinary_step_goes_the_usual_way(cells, monkeypatch):
-    """With a stand-in that, as torch's graphs do, runs the model a few times and takes one shape, in training alone."""
-    names, _ = cells
-    replayed, recipe = [], preset("swiglu", "bn+ffnbn", depth=2, steps=8, batch=32, eval_every=4, eval_images=100)
-    images = load_images("digits")
-
-    def make_graphed_callables(model, samples):
-        assert not torch.is_autocast_cache_enabled() and torch.is_autocast_enabled("cpu")
-        usual = model.forward
-        for _ in range(4):
-            usual(*samples).sum().backward()
-        model.zero_grad()
-
-        def graph(x):
-            assert model.training and torch.is_grad_enabled() and x.shape == samples[0].shape
-            assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
-            replayed.append(run.step)
-            return usual(x)
-
-        model.forward = graph
-
-    monkeypatch.setattr(torch.cuda, "make_graphed_callables", make_graphed_callables)
-    recipe = preset("swiglu", "bn+ffnbn", depth=2, steps=8, batch=32, eval_every=4, eval_images=100, probe_every=3,
-                    precision="bf16")  # fmt: skip
-    run, alone = (steps(recipe, images=images, device="cpu") for _ in range(2))
-    names["captured"](run)
-    assert torch.is_autocast_cache_enabled()
-    for _ in range(8):
-        next(run), next(alone)
-    assert replayed == [1, 2, 4, 5, 7]  # steps 0, 3 and 6 are probed
-    assert run.history.loss == alone.history.loss
-    assert [e["accuracy"] for e in run.history.evals] == [e["accuracy"] for e in alone.history.evals]
-    theirs = alone.model.state_dict()
-    assert all(torch.equal(value, theirs[name]) for name, value in run.model.state_dict().items())
 
 
 def test_the_script_keeps_what_the_cells_say_and_draw(tmp_path, capsys):
