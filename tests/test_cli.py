@@ -300,8 +300,6 @@ def test_doctor_says_what_is_here(capsys):
     states = dict(line.split(": ", 1)[0].split(None, 1)[::-1] for line in lines[:-1])
     some = {"Python", "packages", "device", "loopback", "digits", "CIFAR-10", "recorded runs", "disk here"}
     assert some <= set(states)
-        states
-    )
     lacking = [name for name, state in states.items() if state == "lacks"]
     assert code == int(bool(lacking))
     assert lines[-1] == (f"To be mended: {', '.join(lacking)}." if lacking else doctor.verdict([]))
