@@ -22,6 +22,7 @@ from normviz.lab.studies import STUDIES, Study
 from normviz.lab.verdicts import verdict
 from normviz.series import last_tenth
 
+ANSWER_S = 20  # seconds that a scheduler may take to answer
 DIGITS = 4  # significant digits of the recorded curves: more would triple the files and show nothing
 
 
@@ -169,7 +170,7 @@ class _Pool:
                 f"scheduler={self.scheduler!r} needs the package distributed: pip install distributed"
             ) from None
         try:
-            return Client(self.scheduler, timeout=20, set_as_default=False)
+            return Client(self.scheduler, timeout=ANSWER_S, set_as_default=False)
         except (OSError, ValueError) as error:
             raise ValueError(f"scheduler={self.scheduler!r} does not answer: {error}") from None
 
