@@ -64,6 +64,27 @@ def test_an_overflow_in_float16_skips_the_step_and_the_race_goes_on():
     assert "BN NaN" in race.status() and "× NaN" in race.shown
 
 
+def test_where_steps_are_replayed_the_tokens_are_seen_all_the_same():
+    """A replayed step calls no hook, so steps that are looked at are taken as they are, and compute the same."""
+    recipe = preset("swiglu", "bn", depth=2, steps=60, batch=32, eval_every=60, eval_images=64)
+    races = [Race({"bn": steps(recipe, device="cpu", probes=False)}) for _ in range(2)]
+    for race in races:
+        race.run(until=1)
+    run, replayed = races[0].runs["bn"], []
+
+    def replay(x, y, *settings):
+        assert not any(layer._forward_pre_hooks for layer in run.model.modules())
+        replayed.append(run.step)
+        return run._step(x, y, *settings)
+
+    run._take = replay
+    for race in races:
+        race.run()
+    assert run._take is replay and len(replayed) >= 8 and min(replayed) > 40  # every step is looked at before that
+    assert run.history.loss == races[1].histories["bn"].loss
+    assert races[0].fields.keys() == races[1].fields.keys() and len(races[0].fields) > 25
+
+
 def test_the_script_keeps_what_the_cells_say_and_draw(tmp_path, capsys):
     gpu_cell.main(["--out", str(tmp_path), "--measure"])
     said = (tmp_path / "said.txt").read_text("utf-8")

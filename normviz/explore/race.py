@@ -310,7 +310,7 @@ class Race(Picture):
             for event in self._events:
                 if event.step == step:  # once more, if it came when the others were here
                     _apply(event, run)
-            with _watching(run.model) if look or kept else nullcontext() as squares:
+            with _watching(run) if look or kept else nullcontext() as squares:
                 run.advance()
             if run.due:
                 run.read()
@@ -623,14 +623,19 @@ def _norms(model) -> list:
 
 
 @contextmanager
-def _watching(model) -> Iterator[list]:
-    """Within, a forward pass leaves the squared length of every token before the FFN, a tensor (N,) a block."""
+def _watching(run) -> Iterator[list]:
+    """Within, a step leaves the squared length of every token before the FFN, a tensor (N,) a block."""
     squares: list = []
     keep = lambda module, inputs: squares.append(inputs[0].detach().float().square().sum(-1).flatten())  # noqa: E731
-    handles = [norm.register_forward_pre_hook(keep) for norm in _norms(model)]
+    handles = [norm.register_forward_pre_hook(keep) for norm in _norms(run.model)]
+    take = getattr(run, "_take", None)
+    if take is not None:
+        run._take = run._step  # a step that is replayed on the GPU calls no hook
     try:
         yield squares
     finally:
+        if take is not None:
+            run._take = take
         for handle in handles:
             handle.remove()
 
