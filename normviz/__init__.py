@@ -13,17 +13,19 @@
 
 from typing import TYPE_CHECKING
 
-from normviz import samples
 from normviz.lazy import attach
-from normviz.norms import METHODS, RunningStats, count_statistics, cut, normalize, partition, torch_layer
 
 if TYPE_CHECKING:
-    from normviz import clinic, draw, explore, lab
+    from normviz import clinic, draw, explore, lab, samples
     from normviz.clinic import fold_batchnorm, inspect, swap_norms
+    from normviz.norms import METHODS, RunningStats, count_statistics, cut, normalize, partition, torch_layer
 
 __version__ = "0.1.0"
 
-_NAMES = ["METHODS", "RunningStats", "count_statistics", "cut", "normalize", "partition", "samples", "torch_layer"]
-_CLINIC = dict.fromkeys(("fold_batchnorm", "inspect", "swap_norms"), "clinic")
-__getattr__, __dir__, _lazy = attach(__name__, {"clinic": None, "draw": None, "explore": None, "lab": None, **_CLINIC})
-__all__ = [*_NAMES, *_lazy]
+_NORMS = ("METHODS", "RunningStats", "count_statistics", "cut", "normalize", "partition", "torch_layer")
+_CLINIC = ("fold_batchnorm", "inspect", "swap_norms")
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    dict.fromkeys(("clinic", "draw", "explore", "lab", "samples"))
+    | dict.fromkeys(_CLINIC, "clinic") | dict.fromkeys(_NORMS, "norms"),
+)  # fmt: skip

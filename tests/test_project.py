@@ -126,11 +126,11 @@ def test_no_tracked_file_contains_a_machine_path():
 def test_importing_normviz_is_quick_and_leaves_torch_alone():
     code = (
         "import sys, time; start = time.process_time(); import normviz; print(time.process_time() - start);"
-        "assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules"
+        "assert not {'torch', 'matplotlib', 'numpy'} & set(sys.modules)"
     )
     # Processor time, and the best of three: other work on the machine is not ours
     runs = [
         subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
         for _ in range(3)
     ]
-    assert min(float(run.stdout) for run in runs) < 0.3
+    assert min(float(run.stdout) for run in runs) < 0.1
