@@ -23,8 +23,8 @@ import badges  # noqa: E402  (a script of tools/, not of the package)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 RUNTIME = [Requirement(text) for text in PROJECT["dependencies"]]
 OPTIONAL = PROJECT["optional-dependencies"]
-# The peers of `make bench` are nobody's dependency: neither conda nor the pins know them
-EXTRAS = [Requirement(text) for name, extra in OPTIONAL.items() if name != "bench" for text in extra]
+# What `make bench` and `make test-zoo` alone need is nobody's dependency: neither conda nor the pins know it
+EXTRAS = [Requirement(text) for name, extra in OPTIONAL.items() if name not in ("bench", "zoo") for text in extra]
 CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib"}
 IMPORT_NAMES = {"pillow": "PIL", "scikit-learn": "sklearn"}
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -72,8 +72,9 @@ def test_the_package_imports_only_what_it_declares():
     declared = {IMPORT_NAMES.get(r.name, r.name) for r in RUNTIME}
     declared |= {"normviz", "IPython"}  # IPython comes with ipywidgets
     server = {r.name.replace("-", "_") for r in EXTRAS}  # serving.py runs in JupyterLab's process, not in a kernel's
+    beside = {"serving.py": server, "doctor.py": {"jupyter_core"}}  # the doctor goes on without it
     for file in (ROOT / "normviz").rglob("*.py"):
-        allowed = declared | (server if file.name == "serving.py" else set())
+        allowed = declared | beside.get(file.name, set())
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
