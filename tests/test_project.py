@@ -72,7 +72,8 @@ def test_the_package_imports_only_what_it_declares():
     declared = {IMPORT_NAMES.get(r.name, r.name) for r in RUNTIME}
     declared |= {"normviz", "IPython"}  # IPython comes with ipywidgets
     server = {r.name.replace("-", "_") for r in EXTRAS}  # serving.py runs in JupyterLab's process, not in a kernel's
-    beside = {"serving.py": server, "doctor.py": {"jupyter_core"}}  # the doctor goes on without it
+    # The doctor goes on without Jupyter; distributed is wanted by those who name a scheduler
+    beside = {"serving.py": server, "doctor.py": {"jupyter_core"}, "study.py": {"distributed"}}
     for file in (ROOT / "normviz").rglob("*.py"):
         allowed = declared | beside.get(file.name, set())
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
