@@ -1,4 +1,9 @@
-"""Settings for every test: property tests have no deadline, since the machine may be busy."""
+"""Settings for every test: property tests have no deadline, as the machine may be busy; nobody asks another machine."""
+
+import ipaddress
+import socket
+
+import pytest
 
 try:
     from hypothesis import settings
@@ -7,3 +12,52 @@ except ImportError:  # not every environment that drives a browser has it
 else:
     settings.register_profile("normviz", deadline=None)
     settings.load_profile("normviz")
+
+
+def is_loopback(family: int, address) -> bool:
+    """Whether a socket's address is of this machine alone."""
+    if family not in (socket.AF_INET, socket.AF_INET6):
+        return True  # a file, a pair of sockets
+    host = address[0].partition("%")[0]
+    if host in ("", "localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False  # the name of another machine
+
+
+@pytest.fixture(autouse=True)
+def asked_elsewhere(monkeypatch):
+    """Connections to other machines are refused, and fail the test even if the code that asked takes it well.
+
+    It covers this process; the pages of the browser tests are watched by Playwright (see browser/pages.py).
+    """
+    asked: list[str] = []
+
+    def guarded(name: str):
+        connect = getattr(socket.socket, name)
+
+        def guard(self, address):
+            # A datagram's connect sends nothing: libraries learn this machine's own address by it
+            if self.type & socket.SOCK_STREAM and not is_loopback(self.family, address):
+                asked.append(str(address))
+                raise ConnectionRefusedError(f"tests stay on this machine; asked for {address}")
+            return connect(self, address)
+
+        return guard
+
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, guarded(name))
+    look_up = socket.getaddrinfo
+
+    def getaddrinfo(host, *arguments, **options):
+        text = host.decode() if isinstance(host, bytes) else host
+        if text and not is_loopback(socket.AF_INET, (text,)) and text != socket.gethostname():
+            asked.append(text)
+            raise socket.gaierror(socket.EAI_NONAME, f"tests stay on this machine; asked for {text}")
+        return look_up(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    yield asked
+    assert not asked, f"asked elsewhere: {', '.join(asked)}"
