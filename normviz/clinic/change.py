@@ -36,7 +36,8 @@ class Changes:
     error: float = 0.0
 
     def __str__(self) -> str:
-        head = f"{type(self.model).__name__}: {len(self.done)} norm layers changed, {len(self.refused)} left"
+        layers = f"{len(self.done)} norm layer{'s' * (len(self.done) != 1)}"
+        head = f"{type(self.model).__name__}: {layers} changed, {len(self.refused)} left"
         rows = [f"  {mark} {name}: {text}" for name, mark, text in self._rows()]
         return "\n".join([f"{head}; outputs moved by {self.error:.1g}", *rows])
 

@@ -165,7 +165,8 @@ def never_updated(layer, seen):
     if len(affine) > 1 and all(p.std() > 1e-3 * p.abs().max() for p in affine):
         return (
             # Learned weights are about 1, where they began; a few networks begin with random ones
-            "fault" if 0.5 < affine[0].median() < 2 else "warning", "its weights were learned, its running statistics never: they are 0 and 1 as on the first day",
+            "fault" if 0.5 < affine[0].median() < 2 else "warning",
+            "its weights were learned, its running statistics never: they are 0 and 1 as on the first day",
             "a copy of the weights alone, such as an exponential moving average (EMA), left the buffers out: copy "
             f"model.buffers() too, as torch's AveragedModel does, or {ESTIMATE}",
         )  # fmt: skip

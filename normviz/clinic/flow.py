@@ -94,7 +94,10 @@ class Flow(TorchFunctionMode):
         kwargs = kwargs or {}
         if not self.watching:
             return func(*args, **kwargs)
-        came = [(t, t._version) for t in tensors((args, kwargs)) if t in self._made]
+        name = getattr(func, "__name__", "")
+        # Of reshape_as and zeros_like the last tensor gives its shape alone
+        read = () if name.endswith("_like") else args[:1] if name.endswith("_as") else (args, kwargs)
+        came = [(t, t._version) for t in tensors(read) if t in self._made]
         out = func(*args, **kwargs)
         gave = list(tensors(out)) if came else []
         for t, version in came:

@@ -152,7 +152,7 @@ def may_be(visit: Visit) -> bool:
     x, y = visit.x, gave(visit)
     if x is None or y is None or x.ndim < 2 or not x.numel() or isinstance(visit.module, torch.jit.ScriptModule):
         return False
-    if y is x:
+    if y is x or isinstance(x, nn.Parameter):  # nothing done, or done to weights
         return False
     sizes = [p.squeeze().shape for p in visit.module.parameters()]
     return all(len(size) < x.ndim and set(size) <= set(x.shape) for size in sizes)

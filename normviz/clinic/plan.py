@@ -35,6 +35,8 @@ def find_folds(model: nn.Module, layers: dict[str, Layer], flow: Flow) -> None:
             layer.why_not = "its statistics depend on the input: no constant weights can stand for them"
         elif not layer.running:
             layer.why_not = "it keeps no statistics"
+        elif name not in flow.calls:
+            layer.why_not = "it does not run in evaluation"
         elif not alone(name):
             layer.why_not = "it is called several times, or shares its weights"
         elif before and alone(before) and before not in taken:

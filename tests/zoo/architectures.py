@@ -29,11 +29,14 @@ TIMM = {
     "convnextv2_atto": (64, {}), "poolformer_s12": (64, {}), "edgenext_xx_small": (64, {}), "mobilevit_xxs": (64, {}),
     "fastvit_t8": (64, {}), "inception_v3": (107, {}), "vit_tiny_patch16_224": (64, {"img_size": 64, "depth": 3}),
     "deit_tiny_distilled_patch16_224": (64, {"img_size": 64, "depth": 3}),
-    "swin_tiny_patch4_window7_224": (56, {"img_size": 56, "window_size": 7, "depths": (1, 1, 2, 1), "embed_dim": 48, "num_heads": (2, 2, 4, 4)}),
+    "swin_tiny_patch4_window7_224": (56, {
+        "img_size": 56, "window_size": 7, "depths": (1, 1, 2, 1), "embed_dim": 48, "num_heads": (2, 2, 4, 4),
+    }),
     "mixer_s32_224": (64, {"img_size": 64}), "resmlp_12_224": (64, {"img_size": 64}),
-    "gmlp_s16_224": (64, {"img_size": 64}), "levit_128s": (224, {}, 24), "xcit_nano_12_p16_224": (64, {"depth": 3}),
+    "gmlp_s16_224": (64, {"img_size": 64}), "levit_128s": (64, {"img_size": 64}, 24),
+    "xcit_nano_12_p16_224": (64, {"depth": 3}),
     "cait_xxs24_224": (64, {"img_size": 64, "depth": 3}), "pvt_v2_b0": (64, {}),
-    "eva02_tiny_patch14_224": (56, {"img_size": 56, "depth": 3}), "hiera_tiny_224": (224, {"stages": (1, 1, 1, 1)}),
+    "eva02_tiny_patch14_224": (56, {"img_size": 56, "depth": 3}),
 }  # fmt: skip
 
 _TINY = {
@@ -45,7 +48,9 @@ TRANSFORMERS = {
     "BertModel": ("BertConfig", _TINY),
     "RobertaModel": ("RobertaConfig", _TINY),
     "AlbertModel": ("AlbertConfig", {**_TINY, "embedding_size": 16}),
-    "DistilBertModel": ("DistilBertConfig", {"vocab_size": 99, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48}),
+    "DistilBertModel": (
+        "DistilBertConfig", {"vocab_size": 99, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48}
+    ),
     "GPT2Model": ("GPT2Config", {"vocab_size": 99, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}),
     "OPTModel": ("OPTConfig", {**_TINY, "ffn_dim": 48, "word_embed_proj_dim": 32}),
     "LlamaModel": ("LlamaConfig", {**_TINY, "num_key_value_heads": 2}),
@@ -53,14 +58,22 @@ TRANSFORMERS = {
     "Qwen3Model": ("Qwen3Config", {**_TINY, "num_key_value_heads": 2, "head_dim": 8}),
     "GemmaModel": ("GemmaConfig", {**_TINY, "num_key_value_heads": 2, "head_dim": 8}),
     "Gemma2Model": ("Gemma2Config", {**_TINY, "num_key_value_heads": 2, "head_dim": 8}),
-    "T5EncoderModel": ("T5Config", {"vocab_size": 99, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}),
+    "T5EncoderModel": (
+        "T5Config", {"vocab_size": 99, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
+    ),
     "MambaModel": ("MambaConfig", {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}),
     "ViTModel": ("ViTConfig", {**_TINY, "image_size": 32, "patch_size": 8}),
     "ConvNextModel": ("ConvNextConfig", {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 2, 1]}),
     "ResNetModel": ("ResNetConfig", {"embedding_size": 16, "hidden_sizes": [16, 24, 32, 48], "depths": [1, 1, 1, 1]}),
     "MobileNetV2Model": ("MobileNetV2Config", {"depth_multiplier": 0.35}),
-    "SegformerModel": ("SegformerConfig", {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 2, 2, 4]}),
-    "Wav2Vec2Model": ("Wav2Vec2Config", {**_TINY, "conv_dim": (16, 16, 16), "conv_stride": (5, 2, 2), "conv_kernel": (10, 3, 3), "num_feat_extract_layers": 3, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4, "mask_time_prob": 0.0}),
+    "SegformerModel": (
+        "SegformerConfig",
+        {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 2, 2, 4]},
+    ),
+    "Wav2Vec2Model": ("Wav2Vec2Config", {
+        **_TINY, "conv_dim": (16, 16, 16), "conv_stride": (5, 2, 2), "conv_kernel": (10, 3, 3), "mask_time_prob": 0.0,
+        "num_feat_extract_layers": 3, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4,
+    }),
 }  # fmt: skip
 
 TORCHVISION = (
@@ -105,7 +118,8 @@ def _torchvision(name: str):
 ARCHITECTURES: dict[str, Callable[[], tuple[nn.Module, object]]] = {
     f"{library}: {name}": (lambda make=make, name=name: make(name))
     for library, make, names in (
-        ("timm", _timm, TIMM), ("transformers", _transformers, TRANSFORMERS), ("torchvision", _torchvision, TORCHVISION),
+        ("timm", _timm, TIMM), ("transformers", _transformers, TRANSFORMERS),
+        ("torchvision", _torchvision, TORCHVISION),
     )
     for name in names
 }  # fmt: skip
