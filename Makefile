@@ -20,7 +20,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab bench test test-colab notebooks images badges claims lint constraints clean
+.PHONY: help setup lab bench test test-colab test-zoo soak site notebooks images badges claims lint constraints clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,15 @@ test: $(VENV)/installed  ## unit, property, notebook and browser tests
 
 test-colab: $(COLAB)/installed  ## the notebooks and the explorer with Colab's versions (Python 3.11 or newer)
 	CUDA_VISIBLE_DEVICES= $(COLAB)/bin/python -m pytest tests/colab $(PYTEST_ARGS)
+
+test-zoo: $(VENV)/installed-zoo  ## `nv.inspect` on networks of timm, transformers and torchvision
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(PYTEST) tests/zoo $(PYTEST_ARGS)
+
+soak: $(VENV)/installed  ## kills, damage, full disks and thousands of events, at length
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 NORMVIZ_SOAK=long $(PYTEST) tests/test_soak.py -s $(PYTEST_ARGS)
+
+site: $(VENV)/installed  ## build site/: the chapters as pages that need no kernel
+	$(PY) -m tools.site
 
 notebooks: $(VENV)/installed  ## re-execute every notebook in place
 	CUDA_VISIBLE_DEVICES= $(PY) tools/run_notebooks.py
@@ -78,6 +87,11 @@ $(VENV)/installed: pyproject.toml constraints.txt
 # What we are measured against; users and tests never need it.
 $(VENV)/installed-peers: $(VENV)/installed
 	$(PY) -m pip install -c constraints.txt -e '.[bench]'
+	@touch $@
+
+# Other people's networks, for `make test-zoo` alone
+$(VENV)/installed-zoo: $(VENV)/installed
+	$(PY) -m pip install -c constraints.txt -e '.[zoo]'
 	@touch $@
 
 # normviz itself is not installed here: its setup cell is tested in this environment.
