@@ -223,6 +223,9 @@ def test_what_is_not_finite_is_a_finding():
     assert [(f.kind, f.layer) for f in report.faults] == [("not_finite", "1")]
     report = nv.inspect(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)), torch.full((3, 4), float("nan")))
     assert {f.kind for f in report.faults} == {"not_finite"}
+    poisoned = nn.Sequential(nn.BatchNorm1d(4))
+    poisoned[0].running_var[2] = float("nan")
+    assert "not_finite" in {f.kind for f in nv.inspect(poisoned, torch.randn(3, 4)).faults}
 
 
 def test_what_is_dead_is_a_finding():
@@ -282,6 +285,12 @@ def test_the_report_in_print_and_as_a_page():
     assert len(report) == 1 and [layer.name for layer in report] == ["<b>norm"]
     with pytest.raises(ValueError, match="severity='bad'"):
         report.of("bad")
+
+
+def test_a_layer_by_itself():
+    report = nv.inspect(nn.LayerNorm(4), torch.randn(3, 4))
+    assert report[""].method == ("layer_token", None) and "LayerNorm: 1 norm layer" in str(report)
+    assert "0 norm layers (none)" in str(nv.inspect(nn.Linear(4, 4), torch.randn(3, 4)))
 
 
 def test_a_batch_can_be_guessed():

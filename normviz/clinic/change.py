@@ -20,6 +20,8 @@ from normviz.fields import unknown
 from normviz.lab.folding import absorb_input, absorb_output, straight_line
 from normviz.norms import METHODS, divisors
 from normviz.norms.dependence import resized
+from normviz.norms.layers import TorchCall
+from normviz.norms.permuted import Permuted
 
 
 @dataclass
@@ -182,17 +184,6 @@ def _distance(before: list[Tensor], after: list[Tensor]) -> float:
     return max((float((d / s).sqrt()) for d, s in square), default=0.0)
 
 
-class Turned(nn.Module):
-    """A norm layer for tensors that have their channels elsewhere than the layer wants them."""
-
-    def __init__(self, layer: nn.Module, source: int, to: int):
-        super().__init__()
-        self.layer, self.source, self.to = layer, source, to
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x.movedim(self.source, self.to)).movedim(self.to, self.source)
-
-
 def _replacement(old: nn.Module, layer: Layer, method: str, num_groups: int | None) -> nn.Module:
     """The new module in the old one's place.  Raises ValueError, saying why, where there can be none."""
     channels, rank, row = layer.shape[layer.channel], len(layer.shape), METHODS[method]
@@ -217,15 +208,14 @@ def _replacement(old: nn.Module, layer: Layer, method: str, num_groups: int | No
     else:
         options = {"affine": True} if method == "instance" else {}
         new = getattr(nn, row.torch_class.format(d=max(1, rank - 2)))(channels, eps=eps, **options, **like)
-    with torch.no_grad():
-        for name, values in zip(("weight", "bias"), affine, strict=True):
-            if values is not None and getattr(new, name, None) is not None:
-                getattr(new, name).copy_(values)
-    for name in ("weight", "bias"):
-        if getattr(new, name, None) is not None:
-            getattr(new, name).requires_grad_(all(p.requires_grad for p in old.parameters()))
+    for name, values in zip(("weight", "bias"), affine, strict=True):
+        if (own := getattr(new, name, None)) is not None:
+            own.data.copy_(values)
+            own.requires_grad_(all(p.requires_grad for p in old.parameters()))
     to = rank - 1 if last else 1
-    new = new if layer.channel == to else Turned(new, layer.channel, to)
+    if layer.channel != to:
+        turns = (("movedim", (layer.channel, to)),), (("movedim", (to, layer.channel)),)
+        new = Permuted(new, TorchCall(row.torch_class, {}, *turns))
     return new if isinstance(rest, nn.Identity) else nn.Sequential(new, rest)
 
 
@@ -235,7 +225,7 @@ def _groups(channels: int) -> int:
 
 
 @torch.no_grad()
-def _affine(old: nn.Module, layer: Layer) -> tuple[tuple[Tensor | None, Tensor | None], nn.Module]:
+def _affine(old: nn.Module, layer: Layer) -> tuple[tuple[Tensor, Tensor], nn.Module]:
     """The weight and bias, one a channel, of a norm layer, and what it does after them (an activation).
 
     They are read off its outputs, put to the test on random numbers.  Raises ValueError for a layer that does more.
@@ -248,9 +238,7 @@ def _affine(old: nn.Module, layer: Layer) -> tuple[tuple[Tensor | None, Tensor |
     place = next(iter((*old.parameters(), *old.buffers())), torch.zeros(())).device
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(place)
     view, mean, var = sets.statistics(x)
-    z = ((view - mean) if sets.centred else view) * (
-        var if sets.centred else view.square().mean(tuple(range(1, view.ndim, 2)), keepdim=True)
-    ).rsqrt()
+    z = (view - mean) / var.sqrt() if sets.centred else view / (var + mean.square()).sqrt()
     z = z.reshape(shape).movedim(layer.channel, 0).reshape(n, -1)  # (C, rest)
     state = {k: v.detach().float().clone() if v.is_floating_point() else v.clone() for k, v in old.state_dict().items()}
     modes = [(part, part.training) for part in old.modules()]

@@ -58,10 +58,11 @@ def _watched(model: nn.Module, batch, real: Tensor | None) -> tuple[dict[str, La
     few = None if samples is None else max(1, samples - 1) if samples > 1 else 2
     shapes = _shapes_with(model, batch, samples, few)
 
+    strangers: set = set()
+
     def ask(visit: Visit) -> None:
-        layer = layers.get(visit.name)
-        inner = any(name.startswith(f"{visit.name}.") for name in layers) or not visit.name
-        if layer is None and not inner and may_be(visit) and not _known(visit, strangers):
+        inner = any(name.startswith(f"{visit.name}." if visit.name else "") for name in layers)
+        if visit.name not in layers and not inner and may_be(visit) and not _known(visit, strangers):
             axis, size = _batch_axis(tuple(visit.x.shape), shapes.get(visit.name), samples, few)
             layer = interview(visit, axis, size)
             if layer is None:
@@ -69,12 +70,16 @@ def _watched(model: nn.Module, batch, real: Tensor | None) -> tuple[dict[str, La
             else:
                 layers[visit.name] = layer
 
-    strangers: set = set()
+    def check(visit: Visit) -> None:
+        if (layer := layers.get(visit.name)) and (y := gave(visit)) is not None:
+            layer.finite &= bool(torch.isfinite(y).all())
+
     with Flow() as flow:
 
         def leave(visit: Visit) -> None:
             flow.watching = False
             ask(visit)
+            check(visit)
             flow.watching = True
             flow.leave(visit)
 
@@ -97,13 +102,12 @@ def _watched(model: nn.Module, batch, real: Tensor | None) -> tuple[dict[str, La
             if real is not None and layer.sharing:
                 layer.padding = max(layer.padding, moved_by_padding(layer, visit, real))
 
-    def check(visit: Visit) -> None:
+    def look_back(visit: Visit) -> None:
         ask(visit)  # of a layer that runs in training alone
-        if (layer := layers.get(visit.name)) and (y := gave(visit)) is not None:
-            layer.finite &= bool(torch.isfinite(y).all())
+        check(visit)
 
     try:
-        run(model, batch, enter=look, leave=check)
+        run(model, batch, enter=look, leave=look_back)
     except ForwardError as error:
         text, advice = f"it runs in evaluation and fails in training: {error}", "read the error that is named"
         if "value per channel" in str(error):

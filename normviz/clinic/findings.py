@@ -1,6 +1,6 @@
 """From what was measured at a norm layer to what it means: one rule for each way in which a network falls ill.
 
-A rule takes a `Layer` and the `Visitor`'s circumstances and gives at most one `Finding`.  Where people ask about it in
+A rule takes a `Layer` and its `Circumstances` and gives at most one `Finding`.  Where people ask about it in
 public, the thread is named.
 """
 

@@ -57,13 +57,15 @@ class Report:
     def faults(self) -> list[Finding]:
         return self.of("fault")
 
-    def groups(self) -> list[tuple[Finding, list[str]]]:
-        """Findings that say and advise the same, once each, with the layers where they were found."""
-        groups: dict[tuple, tuple[Finding, list[str]]] = {}
+    def groups(self) -> list[tuple[str, str, str, str]]:
+        """Findings of one kind and advice, once each: severity, layers, text (the first of several), advice."""
+        groups: dict[tuple, list[Finding]] = {}
         for found in self.findings:
-            key = (found.severity, found.kind, found.advice if found.kind != "foldable" else "")
-            groups.setdefault(key, (found, []))[1].append(found.layer)
-        return list(groups.values())
+            groups.setdefault((found.severity, found.kind, found.advice), []).append(found)
+        return [
+            (severity, _where([f.layer for f in group]), group[0].text + _others(group), advice)
+            for (severity, _, advice), group in groups.items()
+        ]
 
     @property
     def summary(self) -> str:
@@ -75,20 +77,17 @@ class Report:
 
     def __str__(self) -> str:
         lines = [fill(self.summary, 110)]
-        for found, names in self.groups():
-            lines.append(
-                fill(f"{found.severity.upper():8}{_where(names)}: {found.text}.", 110, subsequent_indent=" " * 8)
-            )
-            lines.append(fill(f"→ {found.advice}.", 110, initial_indent=" " * 8, subsequent_indent=" " * 10))
+        for severity, where, text, advice in self.groups():
+            lines.append(fill(f"{severity.upper():8}{where}: {text}.", 110, subsequent_indent=" " * 8))
+            lines.append(fill(f"→ {advice}.", 110, initial_indent=" " * 8, subsequent_indent=" " * 10))
         return "\n".join(lines)
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f'<tr><td class="{f.severity}">{f.severity}</td><td>{escape(_where(names))}</td>'
-            f"<td>{escape(f.text)}</td><td>{escape(f.advice)}</td></tr>"
-            for f, names in self.groups()
+            f'<tr><td class="{severity}">{severity}</td>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
+            for severity, *cells in self.groups()
         )
         head = "<tr><th>severity</th><th>layer</th><th>what was found</th><th>what to do</th></tr>"
         table = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in _row(layer))}</tr>" for layer in self)
@@ -112,6 +111,10 @@ class Report:
 def _where(names: list[str]) -> str:
     shown = ", ".join(name or "the model" for name in names[:3])
     return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
+
+
+def _others(group: list[Finding]) -> str:
+    return "" if len({f.text for f in group}) == 1 else " (the first of them)"
 
 
 def _row(layer: Layer) -> tuple[str, ...]:
