@@ -11,6 +11,7 @@ from normviz.explore.axes import Axes as axes
 from normviz.explore.base import Explorer
 from normviz.explore.batches import Batches as batches
 from normviz.explore.cost import Cost as cost
+from normviz.explore.devices import Devices as devices
 from normviz.explore.epsilon import Epsilon as epsilon
 from normviz.explore.evaluation import Evaluation as evaluation
 from normviz.explore.geometry import Geometry as geometry
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 EXPLORERS: dict[str, type[Explorer]] = {
     "axes": axes, "batches": batches, "outlier": outlier, "geometry": geometry, "invariance": invariance,
     "groups": groups, "time": time, "epsilon": epsilon, "cost": cost, "inside": inside, "scaling": scaling,
-    "gradient": gradient, "evaluation": evaluation,
+    "gradient": gradient, "evaluation": evaluation, "devices": devices,
 }  # fmt: skip
 
 # The live charts are widgets, and load ipywidgets when first used
