@@ -70,7 +70,7 @@ def test_every_package_we_name_is_pinned_within_its_bound(file):
 
 def test_the_package_imports_only_what_it_declares():
     declared = {IMPORT_NAMES.get(r.name, r.name) for r in RUNTIME}
-    declared |= {"normviz", "IPython"}  # IPython comes with ipywidgets
+    declared |= {"normviz", "IPython", "traitlets"}  # the last two come with ipywidgets
     server = {r.name.replace("-", "_") for r in EXTRAS}  # serving.py runs in JupyterLab's process, not in a kernel's
     # The doctor goes on without Jupyter; distributed is wanted by those who name a scheduler
     beside = {"serving.py": server, "doctor.py": {"jupyter_core"}, "study.py": {"distributed"}}
