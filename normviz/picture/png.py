@@ -85,9 +85,12 @@ def compact(png: bytes, most: int = 12) -> bytes:
 
     with Image.open(io.BytesIO(png)) as image:
         texts, whole = dict(image.text), image.convert("RGB")
-    few = whole.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    pixels, reduced = (np.asarray(picture, dtype=np.int16) for picture in (whole, few.convert("RGB")))
-    if np.abs(pixels - reduced).max() > most:
+    pixels = np.asarray(whole, dtype=np.int16)
+    for rounds in (2, 0):  # of k-means: without them large pale areas get a tint, with them a rare colour may be lost
+        few = whole.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=rounds, dither=Image.Dither.NONE)
+        if np.abs(pixels - np.asarray(few.convert("RGB"), dtype=np.int16)).max() <= most:
+            break
+    else:
         return png
     info = PngImagePlugin.PngInfo()
     for name, text in texts.items():
