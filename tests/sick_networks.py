@@ -104,7 +104,7 @@ def wrong_axis() -> Sick:
         nn.Conv2d(3, 5, 3, padding=1), nn.LayerNorm(8), nn.Conv2d(5, 4, 3), nn.Flatten(), nn.LazyLinear(2)
     )
     model(photos())
-    return Sick(model, photos(), "wrong_axis", "1", "axis 1 last")
+    return Sick(model, photos(), "wrong_axis", "1", "axis 1 last for LayerNorm(5)")
 
 
 class Padded(nn.Module):

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from normviz.clinic.examine import guessed_batch, inspect, unwrapped
-from normviz.clinic.layers import Layer, gave
+from normviz.clinic.layers import Layer
 from normviz.clinic.plan import small
-from normviz.clinic.watch import ForwardError, run, silent, tensors, untouched
+from normviz.clinic.watch import ForwardError, alike, run, silent, tensors, untouched
 from normviz.fields import unknown
 from normviz.lab.folding import absorb_input, absorb_output, straight_line
 from normviz.norms import METHODS, divisors
@@ -245,7 +245,7 @@ def _affine(old: nn.Module, layer: Layer) -> tuple[tuple[Tensor, Tensor], nn.Mod
     try:
         with silent(old):
             old.train(layer.training is not None)
-            y = gave(functional_call(old, state, (x,)), x)
+            y = alike(functional_call(old, state, (x,)), x)
     except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"it takes more than one tensor, or one of another kind: {error}") from None
     finally:

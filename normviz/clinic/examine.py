@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from normviz.clinic.findings import BATCH_OF_ONE, RULES, Circumstances, Finding
 from normviz.clinic.flow import LINEAR, Flow, mixed_after
-from normviz.clinic.layers import Layer, batches_seen, gave, interview, may_be, measure, moved_by_padding
+from normviz.clinic.layers import Layer, batches_seen, interview, may_be, measure, moved_by_padding
 from normviz.clinic.plan import find_folds
 from normviz.clinic.report import Report
 from normviz.clinic.watch import ForwardError, Visit, resampled, run, samples_of, tensors, untouched
@@ -71,7 +71,7 @@ def _watched(model: nn.Module, batch, real: Tensor | None) -> tuple[dict[str, La
                 layers[visit.name] = layer
 
     def check(visit: Visit) -> None:
-        if (layer := layers.get(visit.name)) and (y := gave(visit)) is not None:
+        if (layer := layers.get(visit.name)) and (y := visit.y) is not None:
             layer.finite &= bool(torch.isfinite(y).all())
 
     with Flow() as flow:

@@ -192,7 +192,7 @@ def running_gap(layer, seen):
         return None
     text = (
         f"its running statistics are far from this batch: mean off by {off:.2g} σ, the batch's σ is {ratio:.2g} times "
-        "the stored one; evaluation will be far worse than training"
+        f"the stored one; evaluation will {'be far worse than' if worst > 1 else 'differ from'} training"
     )
     left = _first_day(layer, seen)
     if left > 0.1:
@@ -260,11 +260,11 @@ def wrong_axis(layer, seen):
     # InstanceNorm leaves the features out too, but takes all positions and has a weight for each feature
     elsewhere = own and layer.shape[features] not in own
     if shared and shared <= positions and (elsewhere or shared != positions):
-        wrong = ", ".join(f"axis {i}" for i in sorted(shared))
+        wrong, size = ", ".join(f"axis {i}" for i in sorted(shared)), layer.shape[features]
         return (
             "fault",
             f"it normalizes along {wrong} of {layer.shape}, but {after} after it takes axis {features} as features",
-            f"bring axis {features} last for LayerNorm(C) and back again (x.movedim), or use GroupNorm(1, C)",
+            f"bring axis {features} last for LayerNorm({size}) and back again (x.movedim), or use GroupNorm(1, {size})",
         )  # fmt: skip
 
 

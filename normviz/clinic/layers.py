@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from normviz.clinic.flow import stored
-from normviz.clinic.watch import Visit, mapped, silent, taken, tensors
+from normviz.clinic.watch import Visit, alike, mapped, silent, taken
 from normviz.norms import METHODS, Axes
 from normviz.norms.dependence import Sharing, asked, resized
 
@@ -35,8 +35,8 @@ class Layer:
     none; per_sample: cells of the batch axis that belong to one sample (windows, flattened tokens).
     training, evaluation: the sets whose statistics it computes in that mode, None where it computes none; mixes: in
     training (True) and in evaluation (False), whether they reach over the samples of a batch, be there one or many.
-    running: names of its buffers of running statistics; momentum, mismatch, small: of those, as it was asked: the
-    weight of the newest batch, by how much evaluation shrinks what training gives once they have settled.
+    running: names of its buffers of running statistics; momentum, mismatch: of those, as it was asked: the weight
+    of the newest batch, and by how much evaluation shrinks what training gives once they have settled.
     tracked: batches that they have seen, None where it does not count.  frozen: in evaluation mode though the model
     trains.  gap: how far they are from the batch, as (|Δmean| in σ, σ of the batch over the running σ), medians.
     outlier, bound: the longest token over the root-mean-square one after normalization, and the most that a set allows.
@@ -79,13 +79,19 @@ class Layer:
         return self.mixes.get(training, False)
 
     @property
+    def order(self) -> list[int]:
+        """The axes in the order batch, channel, positions; the batch axis is left out where there is none."""
+        first = [i for i in (self.batch, self.channel) if i is not None]
+        return first + [i for i in range(len(self.shape)) if i not in first]
+
+    @property
     def axes(self) -> Axes:
-        """The shape in the order (N, C, positions), positions of three axes or more as one, with letters."""
-        positions = [i for i in range(len(self.shape)) if i not in (self.batch, self.channel)]
-        sizes = [self.shape[i] for i in positions]
+        """The shape as (N, C, positions), positions of three axes or more as one, with letters."""
+        *first, channel = self.order[: 1 if self.batch is None else 2]
+        sizes = [self.shape[i] for i in self.order if i not in (*first, channel)]
         sizes = [math.prod(sizes)] if len(sizes) > 2 else sizes
-        head = (1 if self.batch is None else self.shape[self.batch], self.shape[self.channel])
-        return Axes((*head, *sizes), "NC" + ("", "L", "HW")[len(sizes)])
+        samples = math.prod(self.shape[i] for i in first)
+        return Axes((samples, self.shape[channel], *sizes), "NC" + ("", "L", "HW")[len(sizes)])
 
     @property
     def method(self) -> tuple[str, int | None] | None:
@@ -93,32 +99,24 @@ class Layer:
         sharing = self.sharing
         if sharing is None or not sharing.regular:
             return None
-        whole = {i for i, span in enumerate(sharing.spans) if span == self.shape[i]}
-        free = {i for i, span in enumerate(sharing.spans) if span == 1}
-        positions = {i for i, size in enumerate(self.shape) if size > 1} - {self.batch, self.channel}
-        roles = {"sample"} if self.batch in whole - free else set()
-        roles |= {"position"} if positions and positions <= whole else set()
+        roles = {self.batch: "sample", self.channel: "channel"}
         groups = self.shape[self.channel] // sharing.spans[self.channel]
-        # Axes of one cell are shared or not as one likes
-        odd = [i for i in (whole | free) ^ set(range(len(self.shape))) if i != self.channel]
-        odd += [] if positions <= whole or positions <= free else [0]
-        if odd:
-            return None
-        if self.channel in whole and (self.channel not in free or "position" not in roles):
-            roles, groups = roles | {"channel"}, 1
-        for row in sorted(METHODS.values(), key=lambda row: len(row.over)):  # per token, where both are the same
-            over = row.over if positions else row.over - {"position"}
-            grouped = 1 < groups < self.shape[self.channel]
-            same = over == (roles | {"channel"} if grouped else roles)
-            if same and row.centred == sharing.centred and row.grouped == grouped:
-                return row.key, groups if grouped else None
+        for row in sorted(METHODS.values(), key=lambda row: len(row.over)):  # per token, where two are the same
+            spans = [size if roles.get(i, "position") in row.over else 1 for i, size in enumerate(self.shape)]
+            if row.grouped:
+                spans[self.channel] = sharing.spans[self.channel]
+            proper = not row.grouped or 1 < groups < self.shape[self.channel]
+            if tuple(spans) == sharing.spans and row.centred == sharing.centred and proper:
+                return row.key, groups if row.grouped else None
         return None
 
     @property
     def cut(self) -> str:
         """Its sets in words: the method, or the axes that share."""
-        if self.sharing is None or self.sharing.set_size == 1:
-            return "stored statistics" if self.sharing is None else "single values"
+        if self.sharing is None:
+            return "stored statistics"
+        if self.sharing.set_size == 1:
+            return "statistics of a batch of one" if self.company(training=True) else "single values"
         if self.method:
             key, groups = self.method
             return METHODS[key].name + (f", G={groups}" if groups else "")
@@ -136,9 +134,7 @@ class Layer:
 
         if self.sharing is None:
             raise ValueError(f"{self.name!r} normalizes by stored statistics: it cuts its input into no sets")
-        order = [i for i in (self.batch, self.channel) if i is not None]
-        order += [i for i in range(len(self.shape)) if i not in order]
-        labels = self.sharing.labels.transpose(order).reshape(self.axes.shape)
+        labels = self.sharing.labels.transpose(self.order).reshape(self.axes.shape)
         return figure(sets_scene(self.axes, labels, f"{self.name}: {self.cut}"))
 
     def axis_name(self, axis: int) -> str:
@@ -149,7 +145,7 @@ class Layer:
 
 def may_be(visit: Visit) -> bool:
     """Whether a module is worth being asked: it gives what it takes, changed, and its parameters are few."""
-    x, y = visit.x, gave(visit)
+    x, y = visit.x, visit.y
     if x is None or y is None or x.ndim < 2 or not x.numel() or isinstance(visit.module, torch.jit.ScriptModule):
         return False
     if y is x or isinstance(x, nn.Parameter):  # nothing done, or done to weights
@@ -158,20 +154,10 @@ def may_be(visit: Visit) -> bool:
     return all(len(size) < x.ndim and set(size) <= set(x.shape) for size in sizes)
 
 
-def gave(visit_or_output, like: Tensor | None = None) -> Tensor | None:
-    """The first tensor of an output that has the shape of what came."""
-    if isinstance(visit_or_output, Visit):
-        visit_or_output, like = visit_or_output.output, visit_or_output.x
-    if like is None:
-        return None
-    same = (t for t in tensors(visit_or_output) if t.shape == like.shape and t.is_floating_point())
-    return next(same, None)
-
-
 class Interview:
     """A module as a function of its input alone: random weights, copies of its buffers, float32, no hooks.
 
-    visit: a real call, whose other arguments are taken along.  layer: whose batch axis they are cut along.
+    visit: a real call, whose other arguments are taken along, cut along the axis `batch`.
     """
 
     def __init__(self, visit: Visit, batch: int | None):
@@ -203,7 +189,7 @@ class Interview:
             return t.float() if t.is_floating_point() else t
 
         args, kwargs = mapped((self.visit.args, self.visit.kwargs), suit)
-        y = gave(functional_call(self.visit.module, self.state, args, kwargs), x)
+        y = alike(functional_call(self.visit.module, self.state, args, kwargs), x)
         if y is None:
             raise ValueError("gives no tensor of the shape that came")
         return y
@@ -386,6 +372,6 @@ def moved_by_padding(layer: Layer, visit: Visit, real: Tensor) -> float:
         state = {name: b.detach().clone() for name, b in visit.module.named_buffers()}
         for other in (x, torch.where(keep, x, x + 3 * x.float().std().to(x.dtype) + 1)):
             args, kwargs = mapped((visit.args, visit.kwargs), partial(_exchanged, old=visit.x, new=other))
-            outputs.append(gave(functional_call(visit.module, dict(state), args, kwargs), x)[keep].float())
+            outputs.append(alike(functional_call(visit.module, dict(state), args, kwargs), x)[keep].float())
     one, two = outputs
     return float((one - two).square().mean().sqrt() / one.square().mean().sqrt().clamp_min(1e-12))

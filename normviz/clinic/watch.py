@@ -30,6 +30,16 @@ class Visit(NamedTuple):
         """The first floating-point tensor that came."""
         return next((t for t in tensors((self.args, self.kwargs)) if t.is_floating_point()), None)
 
+    @property
+    def y(self) -> Tensor | None:
+        """The first tensor of the output that is like `x`."""
+        return None if self.x is None else alike(self.output, self.x)
+
+
+def alike(output, x: Tensor) -> Tensor | None:
+    """The first floating-point tensor of an output that has the shape of x."""
+    return next((t for t in tensors(output) if t.shape == x.shape and t.is_floating_point()), None)
+
 
 def tensors(tree) -> Iterator[Tensor]:
     """Every tensor in nested tuples, lists, mappings and dataclass-like outputs, in order."""
