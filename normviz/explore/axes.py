@@ -6,20 +6,21 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from normviz.draw.common import as_array
 from normviz.draw.tensors import methods_scene, set_statistics
 from normviz.explore.base import Code, Control, Explorer, Held, given
+from normviz.explore.hand import cell_numbers
 from normviz.fields import check, choice, flag, integer, number
-from normviz.norms import AXIS_NAMES, LAYOUTS, METHODS, ROLES, Cut, axes_of, cut, divisors, normalize, normalize_steps
+from normviz.norms import AXIS_NAMES, LAYOUTS, METHODS, Cut, axes_of, cut, divisors, normalize, normalize_steps
 from normviz.norms.cuts import Axes as TensorAxes
 from normviz.picture.block import Cells, block_backdrop, block_cursor, cells_legend, sheet_backdrop, sheet_cursor
 from normviz.picture.chart import before_after
-from normviz.picture.color import AXIS_COLORS, set_fill, value_limit
-from normviz.picture.scene import Box, Label, Scene
+from normviz.picture.color import set_fill, value_limit
+from normviz.picture.scene import Box, Handle, Label, Scene, arrows
 from normviz.picture.text import number as words
 from normviz.picture.text import plural
 from normviz.samples import digit_features
@@ -131,6 +132,22 @@ def histograms(part: Part, step: str, number: int, hue: int) -> list:
     return before_after(box, headings, arrays, inside, limit=limit, fill=set_fill(hue))
 
 
+@lru_cache(maxsize=16)
+def numbers_of(part: Part, step: str) -> dict:
+    """What the picture tells of a cell under the pointer: its value before and after, and its set's statistics."""
+    steps, _, refusal = steps_of(part)
+    return cell_numbers(steps["raw"], part.sets, None if refusal or step == "raw" else steps[step])
+
+
+def cursor_keys(axes: TensorAxes) -> dict[str, tuple[str, int]]:
+    """Which arrows step which axis: within a tile the positions, with Shift to another tile; tiles alone for (N, C)."""
+    letters = [letter.lower() for letter in axes.letters]
+    at, tile = [letters[i] for i in axes.positions], (letters[axes.channel], letters[0])
+    if not at:
+        return arrows(*tile)
+    return arrows(at[-1], at[0] if len(at) > 1 else "", *tile)
+
+
 def rows_of(axes: TensorAxes) -> int:
     """How many samples the unfolded view has room for."""
     return max(1, min(axes.shape[0], SHEET_CELLS * axes.shape[0] // math.prod(axes.shape)))
@@ -148,6 +165,8 @@ class Axes(Explorer):
 
     Raises TypeError if x is not numeric; ValueError for a wrong rank or an empty axis, too.
     """
+
+    ahead: ClassVar[tuple[str, ...]] = ("method", "groups", "color")
 
     x: Held | None = given()
     layout: str = choice("NCHW", tuple(LAYOUTS))
@@ -215,10 +234,9 @@ class Axes(Explorer):
         groups = groups.among(divisors(self.sizes[axes.channel]))
         offered = {"method": plain["method"], "groups": groups, "compare": plain["compare"]}
         for letter, most, size, at in zip(axes.letters, self.largest, self.sizes, self.cursor, strict=True):
-            look = {"group": f"{letter} ({AXIS_NAMES[letter]})", "color": AXIS_COLORS[ROLES[letter]]}
             small = letter.lower()
-            offered[letter] = Control(letter, "integer", letter, size, low=1, high=most, **look)
-            offered[small] = Control(small, "integer", f"cursor {small}", at, low=0, high=size - 1, **look)
+            offered[letter] = Control(letter, "integer", f"{letter} ({AXIS_NAMES[letter]})", size, low=1, high=most)
+            offered[small] = Control(small, "integer", small, at, low=0, high=size - 1, hand=True)
         return offered | {name: plain[name] for name in ("color", "step", "eps", "gamma", "beta")}
 
     def turn(self, **changes: Any) -> Explorer:
@@ -278,12 +296,16 @@ class Axes(Explorer):
         return super().live()
 
     def draw(self, reading: Reading) -> Scene:
+        letters = [letter.lower() for letter in self.whole.letters]
         if self.compare:
             values = {method: steps_of(self.part(method))[0][self.step] for method in METHODS}
-            return methods_scene(
+            scene = methods_scene(
                 reading.x, tuple(METHODS), self.groups, cursor=self.cursor, color=self.color, layout=self.layout,
                 values=values, panel=(WIDTH / 3, 300),
             )  # fmt: skip
+            whole = Box(0, 0, scene.width, scene.height)
+            scene.handles = [Handle("cursor", (*letters,), whole, cells=True, keys=cursor_keys(self.whole))]
+            return scene
         axes, part, n = reading.sets.axes, self.part(self.method), self.cursor[0]
         half = rows_of(axes) // 2
         middle = min(max(n, half), axes.shape[0] - rows_of(axes) + half)
@@ -292,4 +314,8 @@ class Axes(Explorer):
         cells, small = replace(cells, cursor=at), replace(small, cursor=(n - small.start[0], *at[1:]))
         items = [*block_cursor(cells, BLOCK), *sheet_cursor(small, SHEET), *cells_legend(cells, 14, HEIGHT - 10)]
         items += histograms(part, self.step, int(cells.labels[at]), int(cells.hues[at]))
-        return Scene(WIDTH, HEIGHT, items, backdrop=backdrop)
+        cursor = Handle(
+            "cursor", (*letters,), Box(BLOCK.x, BLOCK.y, WIDTH - 2 * BLOCK.x, SHEET.bottom - BLOCK.y), cells=True,
+            sets=True, keys=cursor_keys(axes),
+        )  # fmt: skip
+        return Scene(WIDTH, HEIGHT, items, backdrop=backdrop, handles=[cursor], numbers=numbers_of(part, self.step))

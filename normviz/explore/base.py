@@ -18,7 +18,8 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from html import escape
+from typing import Any, ClassVar
 
 from normviz.fields import check, unknown
 from normviz.picture.scene import Scene, with_caption
@@ -26,6 +27,19 @@ from normviz.picture.scene import Scene, with_caption
 
 class Code(str):
     """A note that is code: shown as it is written, line by line."""
+
+
+def words_html(caption: str) -> str:
+    """A caption as HTML: what a screen reader is told when it changes."""
+    return f'<p role="status" aria-live="polite">{escape(caption)}</p>'
+
+
+def notes_html(notes: list[str]) -> str:
+    """Notes as HTML: sentences as paragraphs, code as it is."""
+    return "".join(
+        f"<pre>{escape(note)}</pre>" if isinstance(note, Code) else f'<p class="note">{escape(note)}</p>'
+        for note in notes
+    )
 
 
 class Held:
@@ -52,8 +66,8 @@ class Control:
     """What a control offers in one state; made from a field's declaration.
 
     kind: "integer", "number", "choice" or "flag"; values: the options of a choice, labels: their names; low, high,
-    step: the ends of a range; useful: False where the value has no effect; group: controls of one group stand together
-    under that heading, in the colour `color`.
+    step: the ends of a range; useful: False where the value has no effect; hand: a hand in the picture sets it, and no
+    widget beside it.
     """
 
     name: str
@@ -66,8 +80,7 @@ class Control:
     high: float | None = None
     step: float = 1
     useful: bool = True
-    group: str = ""
-    color: str = ""
+    hand: bool = False
 
     def among(self, values: Iterable, labels: Iterable[str] | None = None) -> Control:
         """The control as a choice of some values, by default called as they are."""
@@ -104,8 +117,12 @@ def tidy(value: float, step: float) -> float:
 class Explorer:
     """A state that shows itself: with controls in a notebook, as a picture everywhere else.
 
+    ahead: the controls that a page without a kernel offers before the others, see `normviz.explore.page`.
+
     Raises ValueError for a field that no control could have set, naming it, what it got and what it takes.
     """
+
+    ahead: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self):
         for declared in dataclasses.fields(self):
@@ -201,6 +218,6 @@ class Explorer:
         return page(self, most=most)
 
     def _ipython_display_(self, **kwargs) -> None:
-        from IPython.display import display
+        from normviz.explore.live import show_passing
 
-        display(self.live())
+        show_passing(self.live())

@@ -9,6 +9,7 @@ import numpy as np
 from normviz.arms import BLUE, VERMILION, Style
 from normviz.draw.common import as_array
 from normviz.explore.base import Control, Explorer, Held, given
+from normviz.explore.hand import along
 from normviz.fields import choice, integer
 from normviz.norms import RunningStats, normalize, normalize_steps
 from normviz.picture.chart import Chart, legend
@@ -26,6 +27,8 @@ LARGEST = 1e70  # of a reader's values: the variance of their variance is finite
 EPS = 1e-5
 
 SHOWN = 5  # batches whose outputs are drawn as pictures: the last ones
+BATCHES = range(1, DRAWS + 1)
+MEANS = Box(72, 62, 336, 152)  # of the chart of means; that of variances is beside it
 BATCH = Style("one batch", BLUE, "circle")
 RUNNING = Style("running estimate", VERMILION, "square")
 
@@ -204,12 +207,13 @@ class Batches(Explorer):
         band = mix(BATCH.color, PAPER, 0.82), "where 95 % of batch means fall"
         items = legend([BATCH, RUNNING, ("", "– – population"), band, ("", "○ beyond the scale")], 72, 20)
         tops = (item for which in (0, 1) for item in self._statistic(reading, which))
-        return Scene(840, 520, [*items, *tops, *self._tiles(reading), *self._outputs(reading)])
+        parts = [*items, *tops, *self._tiles(reading), *self._outputs(reading)]
+        return Scene(840, 520, parts, handles=[along("batches", "draws", _chart(MEANS, (0, 1), ""), BATCHES, BATCHES)])
 
     def _statistic(self, reading: Reading, which: int) -> list:
         """One of the two charts on top: a dot a batch, the running estimate as a line."""
         name, (low, high) = ("mean", "variance")[which], spread_of(self.x, self.channel, self.scope)[3][which]
-        chart = _chart(Box(72 + 418 * which, 62, 336, 152), (low, high), f"The {name} of each batch")
+        chart = _chart(replace(MEANS, x=MEANS.x + 418 * which), (low, high), f"The {name} of each batch")
         centre, values, running = reading.population[which], reading[1 + which], reading.running[:, which]
         if which == 0 and not reading.refusal:
             near = 1.96 * reading.error

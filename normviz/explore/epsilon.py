@@ -6,6 +6,7 @@ import numpy as np
 
 from normviz.arms import BLUE, GREY, Style
 from normviz.explore.base import Explorer
+from normviz.explore.hand import along
 from normviz.fields import choice
 from normviz.norms import METHODS, cut, normalize_steps
 from normviz.picture.chart import Chart, legend
@@ -54,4 +55,5 @@ class Epsilon(Explorer):
         chart.dots(self.squeeze, np.median(var / (var + self.eps)) ** 0.5, style, 6.0)
         chart.across(0.5**0.5, "variance = ε")
         chart.items += legend([style, (mix(BLUE, PAPER, 0.82), "four in five sets")], 512, 292)
-        return Scene(840, 310, [*items, *chart.items])
+        squeeze = along("squeeze", "squeeze", chart, 10.0 ** np.arange(-6, 1))
+        return Scene(840, 310, [*items, *chart.items], handles=[squeeze])

@@ -11,7 +11,7 @@ from normviz.arms import BLUE, VERMILION, Style, style_of
 from normviz.explore.inside import Recorded
 from normviz.picture.chart import Chart, legend, marker
 from normviz.picture.color import MUTED
-from normviz.picture.scene import Box, Label, Scene
+from normviz.picture.scene import Box, Handle, Label, Scene
 from normviz.picture.text import number
 
 #: Curves are told apart by what the BatchNorms divide by, not by arm
@@ -87,6 +87,7 @@ class Evaluation(Recorded):
                 chart.upright(lost[0], f"not finite from block {lost[0]} on", name="not finite", width=1.0)
         heading = f"Longest of all test tokens after every block ({style_of(self.arm).name}, step {reading.step})"
         picture = Scene(844, 370, [*chart.items, *legend(STATISTICS.values(), 72, 46)], backdrop=backdrop)
+        picture.handles.append(Handle("step of the training", ("look",), chart.box, drag={"look": (1 / 40, 0.0)}))
         image, patch = reading.token
         picture.items += [
             Label(72, 22, heading, 13, bold=True), Label(662, 22, "The longest token", 13, bold=True),

@@ -17,7 +17,7 @@ from normviz.fields import choice, integer, number
 from normviz.norms import METHODS, normalize_steps
 from normviz.picture.chart import MARKERS
 from normviz.picture.color import AXIS_COLORS, INK, MUTED, PAPER
-from normviz.picture.scene import Label, Scene, Shapes, Strokes, open_path, rects, ring
+from normviz.picture.scene import Box, Handle, Label, Scene, Shapes, Strokes, arrows, open_path, rects, ring
 from normviz.picture.text import fixed, interval, plural, text_width, vector
 from normviz.samples import digit_features, digit_images
 
@@ -200,6 +200,14 @@ class Geometry(Explorer):
             ]  # fmt: skip
             if k:
                 picture.items.append(Strokes(np.array([[(left, 8), (left, 366)]]), GREY, 0.8, name="rule"))
+        every = Box(4, 44, picture.width - 8, 284)
+        picture.handles = [
+            Handle("followed token", ("token",), every, cells=True, only="0"),
+            Handle(
+                "point of view", ("azimuth", "tilt"), every, drag={"azimuth": (-0.5, 0.0), "tilt": (0.0, 0.5)},
+                keys=arrows("azimuth", "tilt"), wraps=("azimuth",),
+            ),
+        ]  # fmt: skip
         picture.items += self._key(picture.width)
         return picture
 

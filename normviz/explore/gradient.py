@@ -12,6 +12,7 @@ import numpy as np
 
 from normviz.arms import style_of
 from normviz.explore.base import Control, Explorer, Held
+from normviz.explore.hand import along
 from normviz.fields import choice, integer
 from normviz.picture.chart import Chart, marker
 from normviz.picture.color import MUTED
@@ -107,4 +108,6 @@ class Gradient(Explorer):
             chart.items += [marker([(560, y - 4)], style, 6.0, "legend"), Label(574, y, style.name)]
             chart.add(Label(754, y, amount(c.here), 14, "end", bold=True))
             chart.add(Label(832, y, fixed(c.growth), **right))
-        return Scene(844, 360, chart.items, backdrop=backdrop)
+        return Scene(
+            844, 360, chart.items, backdrop=backdrop, handles=[along("blocks", "depth", chart, self.runs.value[1])]
+        )

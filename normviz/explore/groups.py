@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from normviz.explore.base import Explorer
+from normviz.explore.hand import along
 from normviz.fields import choice, number
 from normviz.norms import METHODS, cut, divisors, normalize
 from normviz.picture.block import Cells, block, cells_legend
@@ -111,6 +112,7 @@ class Groups(Explorer):
         coarse = cut("group", small.shape, self.num_groups)
         cells = Cells.of(coarse.axes, coarse.labels, small)
         sets, values, formula = here.count
+        bars = self._bars(Box(650, 38, 184, 118), reading.through)
         items = [
             Label(12, 18, here.title, 15, bold=True),
             Label(300, 18, "drawn: 3 × 4 positions", anchor="end", color=MUTED),
@@ -118,7 +120,7 @@ class Groups(Explorer):
             Label(318, 148, f"changed = {self._changed('original', ' ')}"),
             Label(318, 166, f"and its map “{MAPS[LOUD]}” × {self.gain:g}" if self.gain != 1 else ""),
             Label(318, 196, f"{sets} sets of {here.set_size:,} cells, {formula} = {values} statistics", color=MUTED),
-            *self._bars(Box(650, 38, 184, 118), reading.through),
+            *bars.items,
             Label(12, 236, "The maps after normalization", 13, bold=True),
             *cells_legend(replace(cells, color="value", limit=LIMIT, values=np.zeros(1)), 236, 236),
         ]
@@ -132,9 +134,11 @@ class Groups(Explorer):
                 *_maps(name, reading.normalized[i], "σ after", reading.kept[i]),
             ]
         items += _maps("difference", reading.normalized[1] - reading.normalized[0], "rms", reading.differs)
-        return Scene(844, 576, items)  # what JupyterLab leaves of a laptop's screen beside its file browser
+        return Scene(
+            844, 576, items, handles=[along("groups", "num_groups", bars, range(len(GROUPS)))]
+        )  # what JupyterLab leaves of a laptop's screen beside its file browser
 
-    def _bars(self, box: Box, through: dict[int, float]) -> list:
+    def _bars(self, box: Box, through: dict[int, float]) -> Chart:
         """How much of the change is left, for every number of groups."""
         names = {GROUPS[0]: "1 (LN)", GROUPS[-1]: f"{GROUPS[-1]} (IN)"}
         chart = Chart(
@@ -147,7 +151,7 @@ class Groups(Explorer):
             chart.bars(i, value, 0.68, set_fill(5, faded=not here), titles=[f"G={groups}: {value:.4g}"],
                        stroke_width=2.4 if here else 0.5, name="through")  # fmt: skip
             chart.write(i, value, fixed(value), dy=-5, anchor="middle", bold=here)
-        return chart.items
+        return chart
 
     def _sets(self, y: float, mean: np.ndarray, std: np.ndarray, hues: np.ndarray) -> list:
         """A bar above the maps of each set, in its colour, with the mean and σ that were taken away."""

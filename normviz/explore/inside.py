@@ -12,6 +12,7 @@ import numpy as np
 from normviz.arms import VERMILION, style_of
 from normviz.draw.common import as_array
 from normviz.explore.base import Control, Explorer, Held
+from normviz.explore.hand import along
 from normviz.fields import check, choice, integer, text
 from normviz.picture.chart import Chart
 from normviz.picture.color import INK, MUTED, PAPER, grey_pixels
@@ -168,7 +169,9 @@ class Inside(Recorded):
         return f"{where}: {longest}; {bound}{which}"
 
     def draw(self, reading: Reading) -> Scene:
-        picture = Scene(844, 440, [*self._lengths(reading), *self._blocks(reading)])
+        blocks = self._blocks(reading)
+        picture = Scene(844, 440, [*self._lengths(reading), *blocks.items])
+        picture.handles.append(along("block", "block", blocks, range(len(reading.ratios))))
         picture.items.append(Label(12, 256, "The longest tokens: their images, their patches framed", 13, bold=True))
         for i, (image, patch, ratio) in enumerate(reading.longest[:6]):
             x, contrast = 12 + 139 * i, self.record["contrast"][image]
@@ -198,7 +201,7 @@ class Inside(Recorded):
             chart.upright(np.log10(reading.bound), "bound", name="bound")
         return chart.items
 
-    def _blocks(self, reading: Reading) -> list:
+    def _blocks(self, reading: Reading) -> Chart:
         """The ratio of every block beside the bound, this one outlined."""
         ratios, depth = reading.ratios, len(reading.ratios)
         top = max(1.5 * reading.bound, 1.2 * np.max(ratios[np.isfinite(ratios)], initial=1.0))
@@ -214,4 +217,4 @@ class Inside(Recorded):
             chart.add(Strokes(ring(chart([left, right, right, left], [0.9, 0.9, here, here])), INK, 2.2, name="here"))
         if self.site != "stream":
             chart.across(reading.bound, f"√(N−1) = {number(reading.bound, 4)}", name="bound")
-        return chart.items
+        return chart

@@ -15,7 +15,7 @@ from normviz.explore.base import Explorer
 from normviz.fields import choice, number
 from normviz.norms import METHODS, RunningStats, normalize
 from normviz.picture.color import INK, MARKS, MUTED, PAPER, VALUE_FILLS, readable_on, value_fills, value_limit
-from normviz.picture.scene import Box, Label, Scene, Shapes, Strokes, grid_rects, rect, rects, ring
+from normviz.picture.scene import Box, Handle, Label, Scene, Shapes, Strokes, arrows, grid_rects, rect, rects, ring
 from normviz.picture.text import percent
 from normviz.samples import digit_features
 
@@ -131,7 +131,12 @@ class Invariance(Explorer):
                 Label(box.x, 40, "● stands still" if still else "moves", bold=still),
                 *self._bars(box, reading.inside[method], reading.outside[method]),
             ]
-        return Scene(840, 398, items)
+        change = Handle(
+            "change of x", ("scale", "shift"), Box(44, 62, wide, high),
+            drag={"scale": (0.0, -1 / 40), "shift": (0.02, 0.0)},
+            keys=arrows("shift") | {"ArrowUp": ("scale", 1), "ArrowDown": ("scale", -1)},
+        )  # fmt: skip
+        return Scene(840, 398, items, handles=[change])
 
     def _map(self, box: Box, values: np.ndarray, limit: float, what: str) -> list:
         """Cells coloured by value, the changed ones framed."""

@@ -1,23 +1,47 @@
-"""An explorer as widgets: core ipywidgets alone, so that version 7.7 (Colab) and 8 both do."""
+"""An explorer as widgets: core ipywidgets, 7.7 (Colab) and 8, around one anywidget that shows the picture.
+
+The picture is `picture.js`, which a page without a kernel uses as well.  It lights what is under the pointer by itself;
+the kernel hears of what a hand has moved.
+"""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from html import escape
+from pathlib import Path
+from types import SimpleNamespace
 
+import anywidget
 import ipywidgets as w
+import traitlets as t
 
-from normviz.explore.base import Code, Control, Explorer, tidy
-from normviz.picture.color import INK, PAPER
+from normviz.explore.base import Control, Explorer, notes_html, tidy, words_html
+from normviz.explore.hand import handle_rows
 from normviz.picture.png import compact, to_png
 from normviz.picture.scene import Scene, with_caption
 from normviz.picture.svg import backdrop_svg, front_svg, to_svg
 from normviz.picture.text import text_width
 
-COLORS = f"background:{PAPER};color:{INK}"  # text of its own colours stays legible in a dark theme
-# Jupyter cuts off what a slider reads after 148 px
-WIDE = "<style>.normviz .widget-readout {max-width: none; flex-shrink: 0}</style>"
 FLOW = {"flex_flow": "row wrap", "align_items": "center", "grid_gap": "2px 12px"}
+HERE = Path(__file__).parent
+#: The two files of the picture's own, as text: a path would have anywidget watch them
+MODULE, LOOK = (HERE.joinpath(f"picture.{kind}").read_text("utf-8") for kind in ("js", "css"))
+
+
+class Sheet(anywidget.AnyWidget):
+    """The picture: a backdrop and a front (SVG), the words under it (HTML), and what a hand can take hold of.
+
+    handles: as of `handle_rows`; cells: `Scene.numbers`; hand: what the hand has moved last, {"changes": {field:
+    value}, "count": how often}; passing: nobody holds it, so it closes when its last output is gone.
+    """
+
+    _esm, _css = MODULE, LOOK
+    backdrop, front, words = (t.Unicode().tag(sync=True) for _ in range(3))
+    handles = t.List().tag(sync=True)
+    cells = t.Dict().tag(sync=True)
+    hand = t.Dict().tag(sync=True)
+    passing = t.Bool(False).tag(sync=True)
 
 
 class Picture(w.VBox):
@@ -27,47 +51,50 @@ class Picture(w.VBox):
     """
 
     def __init__(self, rows: list[w.Widget]):
-        still = w.Layout(margin="0", overflow="visible", min_width="0")
-        self._backdrop, self._front, self.text = (w.HTML(layout=still) for _ in range(3))
+        self.sheet = Sheet(layout=w.Layout(margin="0", width="100%", min_width="0"))
         self._below: list | None = None
-        sheet = w.VBox([self._backdrop, self._front], layout=w.Layout(overflow="auto hidden"))
-        super().__init__([*rows, sheet, self.text])
+        super().__init__([*rows, self.sheet])
         self.add_class("normviz")
 
-    def paint(self, scene: Scene, more: str = "", *, spoken: bool = True) -> None:
-        """Shows a scene, under it its caption (which is the alt text too) and `more` HTML.
+    def paint(self, scene: Scene, more: str = "", *, spoken: bool = True, offered: dict[str, Control] | None = None):
+        """Shows a scene, under it its caption (which is the alt text too) and `more` HTML, in one message.
 
         Its backdrop goes to the browser only when it is another one: most of a picture's parts are in there, and
         parsing and painting them is most of the time between a key and the new picture.
-        spoken: a screen reader is told the caption.
+        spoken: a screen reader is told the caption.  offered: controls that the scene's handles may set.
         """
-        self.painted = scene
-        if scene.backdrop is not self._below:
-            self._below = scene.backdrop
-            svg = backdrop_svg(scene) if scene.backdrop else ""
-            self._backdrop.value = f'<div style="background:{PAPER}">{svg}</div>' if svg else ""
-        place = "position:relative;height:0" if scene.backdrop else f"background:{PAPER}"
-        self._front.value = f'<div style="{place}">{front_svg(scene) if scene.backdrop else to_svg(scene)}</div>'
-        status = f'<p role="status" aria-live="polite">{escape(scene.alt)}</p>' if spoken else ""
-        self.text.value = (
-            f'{WIDE}<div style="{COLORS};padding:6px 12px;line-height:1.45;max-width:940px">{status}{more}</div>'
-        )
+        self.painted, sheet = scene, self.sheet
+        with sheet.hold_sync():
+            if scene.backdrop is not self._below:
+                self._below = scene.backdrop
+                sheet.backdrop = backdrop_svg(scene) if scene.backdrop else ""
+            sheet.front = front_svg(scene) if scene.backdrop else to_svg(scene)
+            sheet.handles = handle_rows(scene, offered or {})
+            if sheet.cells is not scene.numbers:
+                sheet.cells = scene.numbers or {}
+            sheet.words = (words_html(scene.alt) if spoken else "") + more
+
+    @property
+    def text(self) -> SimpleNamespace:
+        """The words under the picture, as `.value`."""
+        return SimpleNamespace(value=self.sheet.words)
 
     @property
     def shown(self) -> str:
         """The HTML that is shown now: backdrop, picture and text."""
-        return self._backdrop.value + self._front.value + self.text.value
+        return self.sheet.backdrop + self.sheet.front + self.sheet.words
 
     def twin(self) -> Scene:
         """What is shown, with its caption in the picture."""
         return with_caption(replace(self.painted, items=[*self.painted.items]))
 
     def close(self) -> None:
-        """Closes the widgets inside too, which ipywidgets leaves in its registry."""
+        """Closes the widgets inside too, which ipywidgets leaves in its registry, and lets go of what they call."""
         for inner in (*_inside(self), self):
             for part in ("layout", "style"):
                 if inner.has_trait(part):
                     getattr(inner, part).close()
+            inner.unobserve_all()
             if inner is not self:
                 inner.close()
         super().close()
@@ -97,6 +124,32 @@ def _inside(box: w.Box):
         yield child
 
 
+#: Explorers that a cell has shown and nobody else holds, by the cell
+_PASSING: dict[str, list[Picture]] = {}
+
+
+def show_passing(live: Picture) -> None:
+    """Shows a widget that nobody holds: it closes when its cell runs again, or when its last output is gone."""
+    from IPython import get_ipython
+    from IPython.display import display
+
+    live.sheet.passing = True
+    live.sheet.on_msg(lambda _, content, buffers: content.get("gone") and live.close())
+    kernel = getattr(get_ipython(), "kernel", None)
+    with suppress(Exception):  # a kernel of another make: the front end's word is enough
+        if cell := kernel.get_parent("shell").get("metadata", {}).get("cellId"):
+            if not _PASSING:
+                get_ipython().events.register("pre_run_cell", _close_those_of)
+            _PASSING.setdefault(cell, []).append(live)
+    display(live)
+
+
+def _close_those_of(info) -> None:
+    """Before a cell runs: what it showed last time is freed."""
+    for live in _PASSING.pop(getattr(info, "cell_id", None), ()):
+        live.close()
+
+
 class Live(Picture):
     """An explorer's controls above its picture; made by `Explorer.live`.
 
@@ -106,10 +159,10 @@ class Live(Picture):
 
     def __init__(self, state: Explorer):
         self.state, self._busy = state, False
-        offered = state.controls()
+        offered = {name: control for name, control in state.controls().items() if not control.hand}
         self.controls: dict[str, w.Widget] = {name: _widget(control) for name, control in offered.items()}
         self.buttons = {label: w.Button(description=label) for label in state.actions()}
-        rows = [w.HBox(_grouped(offered, self.controls), layout=w.Layout(**FLOW))]
+        rows = [w.HBox([*self.controls.values()], layout=w.Layout(**FLOW))]
         if self.buttons:
             hidden = w.Layout(width="120px", visibility="hidden")
             self.progress, self.error = w.FloatProgress(value=0, min=0, max=1, layout=hidden), w.HTML()
@@ -119,6 +172,7 @@ class Live(Picture):
             control.observe(lambda change, name=name: self._changed(name, change["new"]), names="value")
         for label, button in self.buttons.items():
             button.on_click(lambda _, label=label: self._act(label))
+        self.sheet.observe(lambda change: self._moved(change["new"].get("changes", {})), names="hand")
         self.show(state)
 
     def show(self, state: Explorer) -> None:
@@ -126,11 +180,28 @@ class Live(Picture):
         self._busy = True  # what we set ourselves is not ours to answer
         try:
             for name, control in state.controls().items():
-                _bring(self.controls[name], control)
+                if name in self.controls:
+                    _bring(self.controls[name], control)
         finally:
             self._busy = False
         self.state, self.reading = state, state.read()
-        self.paint(state.scene(self.reading), _notes(state.notes(self.reading)))
+        self.paint(state.scene(self.reading), notes_html(state.notes(self.reading)), offered=state.controls())
+
+    def _moved(self, changes: dict) -> None:
+        """What the hand has moved, as `picture.js` tells it; what no control takes is left as it is."""
+        offered, taken = self.state.controls(), {}
+        for name, value in changes.items():
+            control = offered.get(name)
+            if control is None or isinstance(value, bool) or not isinstance(value, (int, float)):
+                continue
+            if control.kind == "choice":
+                value = control.values[min(max(int(value), 0), len(control.values) - 1)]
+            else:
+                value = int(value) if control.kind == "integer" else tidy(float(value), control.step)
+            if control.takes(value) and value != control.value:
+                taken[name] = value
+        if taken:
+            self.show(self.state.turn(**taken))
 
     def _changed(self, name: str, value) -> None:
         if self._busy:
@@ -159,28 +230,6 @@ class Live(Picture):
         self.show(state)
 
 
-def _notes(notes: list[str]) -> str:
-    """Sentences as paragraphs, code as it is."""
-    pre = f"{COLORS};font-size:13px;white-space:pre-wrap"
-    return "".join(
-        f'<pre style="{pre}">{escape(note)}</pre>' if isinstance(note, Code) else f'<p class="note">{escape(note)}</p>'
-        for note in notes
-    )
-
-
-def _grouped(offered: dict[str, Control], widgets: dict[str, w.Widget]) -> list[w.Widget]:
-    """The controls side by side; those of a group stacked under its heading."""
-    columns: dict[str, list[w.Widget]] = {}
-    for name, control in offered.items():
-        column = columns.setdefault(control.group or name, [])
-        if control.group and not column:
-            column.append(
-                w.HTML(f'<b style="color:{control.color};background:{PAPER};padding:0 6px">{control.group}</b>')
-            )
-        column.append(widgets[name])
-    return [column[0] if len(column) == 1 else w.VBox(column) for column in columns.values()]
-
-
 def _widget(control: Control) -> w.Widget:
     """The widget of a control: buttons for a few words, else a slider, since JupyterLab 4 takes a list's arrow keys.
 
@@ -199,7 +248,8 @@ def _widget(control: Control) -> w.Widget:
             return w.ToggleButtons(options=_options(control), layout=beside, **look)
         look["layout"] = {"width": f"{min(400, 220 + text_width(name, 13) + longest):.0f}px"}
         return w.SelectionSlider(options=_options(control), **look)
-    room = 212 if control.group else min(320, 220 + text_width(name, 13))  # four groups stand side by side
+    few = control.high - control.low <= 16 * control.step
+    room = min(300, (150 if few else 200) + text_width(name, 13))
     look["layout"] = {"width": f"{room:.0f}px"}
     if control.kind == "integer":
         return w.IntSlider(**look)

@@ -12,6 +12,7 @@ import numpy as np
 
 from normviz.arms import BLUE, VERMILION, Style
 from normviz.explore.base import Explorer
+from normviz.explore.hand import along
 from normviz.fields import choice
 from normviz.norms import METHODS, normalize
 from normviz.picture.chart import Chart, legend
@@ -71,7 +72,8 @@ class Outlier(Explorer):
         return f"{said}. The bound √(N−1) is {reading.bound:.2f}."
 
     def draw(self, reading: Reading) -> Scene:
-        items, top = self._curves(reading), 1.15 * max(reading.bound, 3.0)
+        (chart, items), top = self._curves(reading), 1.15 * max(reading.bound, 3.0)
+        factor = along("factor k", "factor", chart, FACTORS)
         ticks = {i: str(i) for i in range(0, self.size, max(1, self.size // 8))}
         for i, method in enumerate(SHOWN):
             heading, values = f"After {METHODS[method].family}", reading.values[method]
@@ -86,9 +88,9 @@ class Outlier(Explorer):
                 chart.across(-reading.bound, name="bound")
                 chart.across(reading.bound, f"√(N−1) = {reading.bound:.2f}", name="bound")
             items += chart.items
-        return Scene(840, 486, items)
+        return Scene(840, 486, items, handles=[factor])
 
-    def _curves(self, reading: Reading) -> list:
+    def _curves(self, reading: Reading) -> tuple[Chart, list]:
         """Magnitude of the extreme sample and spread of the others, over the factor, both logarithmic."""
         chart = Chart(
             Box(62, 296, 440, 140), (1, 1000), (1e-3, 20), log_x=True, log_y=True, heading="The same for every factor",
@@ -106,4 +108,4 @@ class Outlier(Explorer):
             chart.items += legend([look], 540, y)
             chart.add(Label(828, y, f"{curves[method][at]:.3g}", anchor="end", bold=True))
             y += 30
-        return chart.items
+        return chart, chart.items

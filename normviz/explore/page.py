@@ -1,71 +1,164 @@
-"""An explorer as a page that needs no kernel: the pictures of many states, drawn ahead by the same Python."""
+"""Explorers where no kernel runs: many states, drawn ahead by the same Python and factored so that little is stored.
+
+What a page holds of an explorer (`data`) only `picture.js` reads, which makes a working explorer of it.  Pictures are
+kept as their items, each once; of polygons geometry, colours, names and sets apart, each once.  A cursor that its
+picture knows by its set alone is drawn once a set; which set a cell is in, the module computes as `Cut.labels` does.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import lru_cache
 from html import escape
+from pathlib import Path
+from typing import Any
 
-from normviz.explore.base import Code, Control, Explorer
-from normviz.picture.color import INK, PAPER
-from normviz.picture.svg import to_svg
+import numpy as np
+
+from normviz.explore.base import Control, Explorer, notes_html, words_html
+from normviz.explore.hand import handle_rows, labels_of
+from normviz.picture.scene import CURSOR, Handle, Scene, Shapes
+from normviz.picture.svg import BACKDROP, FRONT, SHEET, face_parts, head, piece
 
 #: How many values of a range a page offers, the finest that fits
 _FINENESS = (200, 12, 5)
+_HERE = Path(__file__).parent
+#: The look and the module as text; a page holds both once, since a folder on disk lets no module be imported
+STYLE = _HERE.joinpath("picture.css").read_text("utf-8")
+SCRIPT = _HERE.joinpath("picture.js").read_text("utf-8") + "\nmountAll();\n"
 
-_SCRIPT = """
-const data = JSON.parse(document.getElementById("states").textContent);
-const controls = document.getElementById("controls");
-function show(at, hold) {
-  const state = data[at];
-  document.getElementById("picture").innerHTML = state.svg;
-  document.getElementById("caption").textContent = state.caption;
-  document.getElementById("notes").innerHTML = state.notes;
-  controls.replaceChildren(...state.controls.map(([label, value, moves]) => {
-    const box = document.createElement("label"), list = document.createElement("select");
-    box.append(label + " ", list);
-    for (const [name, target] of moves) list.add(new Option(name, target));
-    list.selectedIndex = value;
-    list.disabled = moves.length < 2;
-    list.dataset.name = label;
-    list.onchange = () => show(Number(list.value), label);
-    return box;
-  }));
-  if (hold) [...controls.querySelectorAll("select")].find(list => list.dataset.name === hold)?.focus();
-}
-show(0);
-"""
+TABLES = (
+    "pieces", "colors", "paths", "fills", "names", "labels", "lists", "moves", "head", "backdrops", "handles", "cells",
+    "sets",
+)  # fmt: skip
+
+_DOCUMENT = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title><link rel="icon" href="data:,">
+<style>:root{{color-scheme:light dark}}
+body{{background:#fff;font:15px/1.45 system-ui,sans-serif;max-width:1560px;margin:0 auto;padding:4px 12px}}
+@media (prefers-color-scheme:dark){{body{{background:#14161a;color:#ededed}}}}
+h1{{font-size:1.2rem;margin:.3em 0}}
+{style}</style></head>
+<body><main><h1>{title}</h1>{body}</main><script type="module">{script}</script></body></html>"""
 
 
 def page(start: Explorer, *, most: int = 300) -> str:
-    """A whole HTML document: `start`, and every state that some of its controls lead to, at most `most` of them.
+    """A whole HTML document: the explorer as it opens in `start`, see `data`."""
+    found = data(start, most=most)
+    return _DOCUMENT.format(title=escape(found["title"]), style=STYLE, body=markup(found), script=SCRIPT)
 
-    Controls are taken in the order of the fields as long as the states stay so few, ranges in coarser steps where need
-    be; the page says which controls it had to leave out.  What a control does is what `turn` does.
-    Raises ValueError for `most` below 1.
+
+def markup(data: dict, *, still: str = "") -> str:
+    """The element that the module makes an explorer of; `still` is HTML that is shown until then."""
+    rows = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    return f'<div class="normviz nv-page" data-explorer>{still}<script type="application/json">{rows}</script></div>'
+
+
+def data(start: Explorer, *, most: int = 300) -> dict:
+    """All that a page needs of an explorer, as JSON: `start`, and the states that some of its controls lead to.
+
+    Controls are taken in the order of `start.ahead`, then of the fields, as long as the states stay at most `most`
+    (those of a cursor not counted), ranges in coarser steps where need be; the page says which it had to leave out.
+    What a control does is what `turn` does.  Raises ValueError for `most` below 1.
     """
     if most < 1:
         raise ValueError(f"most={most!r} must be an integer >= 1")
+    offered = start.controls()
+    cursor = next((handle for handle in start.scene().handles if handle.sets), None)
+    moved = set(cursor.fields) if cursor else set()
+    order = sorted((name for name in offered if name not in moved), key=lambda name: (*start.ahead, name).index(name))
     fineness: dict[str, int] = {}
-    for name, control in start.controls().items():
-        if control.enabled:
-            fits = (n for n in _FINENESS if _reach(start, fineness | {name: n}, most) is not None)
+    for name in order:
+        if offered[name].enabled or name in start.ahead:
+            fits = (n for n in _FINENESS if _reach(start, fineness | {name: n}, most, cursor) is not None)
             if (finest := next(fits, None)) is not None:
                 fineness[name] = finest
-    states = _reach(start, fineness, most) or [start]
+    fineness = {name: fineness[name] for name in offered if name in fineness}
+    plain = _reach(start, fineness, most, cursor) or [_home(start, cursor)]
+    states = [state for one in plain for state in _every_set(one, cursor)]
     index = {state: i for i, state in enumerate(states)}
-    rows = json.dumps([_row(state, fineness, index) for state in states], ensure_ascii=False).replace("</", "<\\/")
-    left = [c.label for name, c in start.controls().items() if c.enabled and name not in fineness]
-    rest = f"<p>In a notebook with a kernel there is also: {escape(', '.join(left))}.</p>" if left else ""
-    title = escape(type(start).__doc__.strip().split("\n")[0])
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<style>body{{background:{PAPER};color:{INK};font:15px/1.45 sans-serif;max-width:960px;margin:1em auto;padding:0 12px}}
-#controls{{display:flex;flex-wrap:wrap;gap:8px 18px}} svg{{max-width:100%;height:auto}}
-pre{{white-space:pre-wrap}}</style>
-</head><body><h1>{title}</h1><div id="controls"></div><div id="picture"></div>
-<p id="caption" role="status" aria-live="polite"></p><div id="notes"></div>{rest}
-<script type="application/json" id="states">{rows}</script><script>{_SCRIPT}</script></body></html>"""
+    store = _Store()
+    controls = [_look(offered[name]) for name in fineness]
+    rows = [_row(state, fineness, index, store, cursor) for state in states]
+    left = [c.label for name, c in offered.items() if c.enabled and name not in fineness and name not in moved]
+    return {
+        "title": type(start).__doc__.strip().split("\n")[0].rstrip("."), "controls": controls, "states": rows,
+        "start": index[_first_of_its_set(start, cursor)],
+        "cell": ",".join(str(offered[name].value) for name in cursor.fields) if cursor else None, **store.tables(),
+        "rest": f"In a notebook with a kernel there is also: {', '.join(left)}." if left else "",
+    }  # fmt: skip
+
+
+def replay(frames: Iterable[tuple[str, Scene]], title: str, *, label: str = "step") -> dict:
+    """The same for pictures in a row, with a scrubber: (name, picture), each of which brings its alt text."""
+    frames, store = [*frames], _Store()
+    names = [name for name, _ in frames]
+    rows = [
+        _drawn(scene, "", store, None)
+        | {"controls": [[k, store.list(names, names), store.moves(range(len(frames)))]], "sets": None}
+        for k, (_, scene) in enumerate(frames)
+    ]
+    control = {"name": "frame", "label": label, "kind": "range"}
+    return {"title": title, "controls": [control], "states": rows, "start": 0, **store.tables(), "rest": ""}
+
+
+class _Store:
+    """Tables of what states share: everything once, by the place where it is."""
+
+    def __init__(self):
+        self._kept: dict[str, tuple[dict[Any, int], list]] = {}
+        self._same: dict[tuple[str, int], tuple[Any, int]] = {}  # by identity; holding on to what it is
+
+    def keep(self, table: str, key: Any, value: Any = None) -> int:
+        """The place of a value in a table; key: what makes it the same."""
+        seen, rows = self._kept.setdefault(table, ({}, []))
+        if key not in seen:
+            seen[key] = len(rows)
+            rows.append(key if value is None else value)
+        return seen[key]
+
+    def once(self, table: str, thing: Any, made: Callable[[], int]) -> int:
+        """`made()`, called once for a thing that is the same object."""
+        if (table, id(thing)) not in self._same:
+            self._same[table, id(thing)] = thing, made()
+        return self._same[table, id(thing)][1]
+
+    def json(self, table: str, value: Any) -> int:
+        return self.keep(table, json.dumps(value, ensure_ascii=False, default=_plain), value)
+
+    def list(self, texts: Iterable[str], values: Iterable) -> int:
+        return self.json("lists", {"texts": [*texts], "values": [*values]})
+
+    def moves(self, targets: Iterable[int]) -> int:
+        return self.keep("moves", tuple(targets))
+
+    def item(self, item: Any) -> int:
+        """An item of a picture; polygons in parts: [opening tag, paths, colours, names of cells, their sets]."""
+        if not isinstance(item, Shapes) or item.titles or len(item.points) < 4:
+            return self.keep("pieces", piece(item))
+        tag, paths, fills, cells, sets = face_parts(item)
+        colors = tuple(self.keep("colors", fill) for fill in fills)
+        parts = (
+            tag, self.keep("paths", tuple(paths)), self.keep("fills", colors),
+            self.keep("names", tuple(cells)), self.keep("labels", tuple(sets)),
+        )  # fmt: skip
+        return self.keep("pieces", parts)
+
+    def tables(self) -> dict[str, list]:
+        return {name: self._kept.get(name, ({}, []))[1] for name in TABLES}
+
+
+def _plain(value: Any) -> Any:
+    """Numpy's scalars as Python's, for JSON."""
+    return value.item()
+
+
+def _look(control: Control) -> dict:
+    kind = control.kind if control.kind in ("choice", "flag") else "range"
+    return {"name": control.name, "label": control.label, "kind": kind}
 
 
 def _offers(control: Control, fineness: int) -> tuple:
@@ -74,28 +167,104 @@ def _offers(control: Control, fineness: int) -> tuple:
     return offered if control.value in offered else tuple(sorted((*offered, control.value)))
 
 
-def _reach(start: Explorer, fineness: dict[str, int], most: int) -> list[Explorer] | None:
+def _home(state: Explorer, cursor: Handle | None) -> Explorer:
+    """The state with its cursor at the first cell."""
+    return state.turn(**dict.fromkeys(cursor.fields, 0)) if cursor else state
+
+
+def _reach(start: Explorer, fineness: dict[str, int], most: int, cursor: Handle | None) -> list[Explorer] | None:
     """All states that the controls in `fineness` lead to, `start` first; None if they are more than `most`."""
-    states, seen = [start], {start}
+    states = [_home(start, cursor)]
+    seen = set(states)
     for state in states:  # grows as it is walked
         offered = state.controls()
         for name, n in fineness.items():
-            fresh = (state.turn(**{name: value}) for value in _offers(offered[name], n))
+            fresh = (_home(state.turn(**{name: value}), cursor) for value in _offers(offered[name], n))
             states += [other for other in fresh if not (other in seen or seen.add(other))]
             if len(states) > most:
                 return None
     return states
 
 
-def _row(state: Explorer, fineness: dict[str, int], index: dict[Explorer, int]) -> dict:
+def _labels(state: Explorer, cursor: Handle) -> np.ndarray | None:
+    """Which set every cell is in, where the picture knows its cursor by its set alone."""
+    return _labels_of(_home(state, cursor))
+
+
+@lru_cache(maxsize=1024)
+def _labels_of(home: Explorer) -> np.ndarray | None:
+    scene = home.scene()
+    if not (scene.numbers and any(handle.sets for handle in scene.handles)):
+        return None
+    return labels_of(scene.numbers["view"], scene.numbers["dims"]).reshape(scene.numbers["shape"])
+
+
+def _cell(labels: np.ndarray, label: int, cursor: Handle) -> dict[str, int]:
+    """The first cell of a set, as fields."""
+    return dict(zip(cursor.fields, map(int, np.argwhere(labels == label)[0]), strict=True))
+
+
+def _every_set(state: Explorer, cursor: Handle | None) -> list[Explorer]:
+    """The state with its cursor at the first cell of every set."""
+    labels = _labels(state, cursor) if cursor else None
+    if labels is None:
+        return [state]
+    return [state.turn(**_cell(labels, label, cursor)) for label in range(int(labels.max()) + 1)]
+
+
+def _first_of_its_set(state: Explorer, cursor: Handle | None) -> Explorer:
+    """The state with its cursor at the first cell of the set that it is in."""
+    labels = _labels(state, cursor) if cursor else None
+    if labels is None:
+        return _home(state, cursor)
+    offered = state.controls()
+    at = tuple(offered[name].value for name in cursor.fields)
+    return state.turn(**_cell(labels, labels[at], cursor))
+
+
+def _row(state, fineness: dict[str, int], index: dict[Explorer, int], store: _Store, cursor: Handle | None) -> dict:
     reading, offered = state.read(), state.controls()
     controls = []
     for name, n in fineness.items():
         control = offered[name]
-        values = _offers(control, n)
-        labels = control.labels or [f"{value:g}" if control.kind == "number" else str(value) for value in values]
-        moves = [[label, index[state.turn(**{name: value})]] for label, value in zip(labels, values, strict=True)]
-        controls.append([control.label, values.index(control.value), moves])
-    notes = (f"<pre>{escape(n)}</pre>" if isinstance(n, Code) else f"<p>{escape(n)}</p>" for n in state.notes(reading))
+        values = _offers(control, n) if control.enabled else (control.value,)
+        labels = [_text(control, value) for value in values]
+        targets = [index[_first_of_its_set(state.turn(**{name: value}), cursor)] for value in values]
+        # A hand means a choice by its index, see `Handle`
+        numbers = [control.values.index(v) for v in values] if control.kind == "choice" else values
+        controls.append([values.index(control.value), store.list(labels, numbers), store.moves(targets)])
     scene = state.scene(reading)
-    return {"svg": to_svg(scene), "caption": scene.alt, "notes": "".join(notes), "controls": controls}
+    drawn, sets = _drawn(scene, notes_html(state.notes(reading)), store, offered), None
+    if cursor and _labels(state, cursor) is not None:
+        every = _every_set(_home(state, cursor), cursor)
+        sets = store.keep("sets", tuple(index[one] for one in every))
+    return drawn | {"controls": controls, "sets": sets}
+
+
+def _text(control: Control, value: Any) -> str:
+    """What a value of a control is called."""
+    if control.kind == "choice":
+        return control.labels[control.values.index(value)]
+    return f"{value:g}" if control.kind == "number" else str(value)
+
+
+def _drawn(scene: Scene, notes: str, store: _Store, offered: dict[str, Control] | None) -> dict:
+    """A picture and its words by their places in the tables."""
+    by_set = any(handle.sets for handle in scene.handles)
+
+    def items(some: list) -> list[int]:
+        kept = (item for item in some if not (by_set and getattr(item, "name", "") in CURSOR))
+        # Under the pointer cells tell their numbers, see `Scene.numbers`
+        return [store.item(replace(item, titles=None) if getattr(item, "data", None) else item) for item in kept]
+
+    bare = replace(scene, alt="")
+    below = head(bare, BACKDROP, alt=False) if scene.backdrop else ""
+    front = head(bare, FRONT, paper=False) if scene.backdrop else head(bare, SHEET)
+    rows = handle_rows(scene, offered or {})
+    backdrop = store.once("backdrops", scene.backdrop, lambda: store.keep("backdrops", tuple(items(scene.backdrop))))
+    return {
+        "backdrop": backdrop,
+        "front": items(scene.items), "head": store.json("head", [below, front]),
+        "words": store.keep("pieces", words_html(scene.alt) + notes), "handles": store.json("handles", rows),
+        "cells": store.json("cells", scene.numbers) if scene.numbers else None,
+    }  # fmt: skip

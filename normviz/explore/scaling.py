@@ -14,6 +14,7 @@ import numpy as np
 
 from normviz.arms import BLUE, VERMILION, Style, style_of
 from normviz.explore.base import Explorer
+from normviz.explore.hand import along
 from normviz.fields import choice, flag
 from normviz.norms import normalize
 from normviz.picture.chart import Chart, marker
@@ -146,4 +147,4 @@ class Scaling(Explorer):
             chart.items += [marker([(x, y - 4)], style, 6.0, "legend"), Label(x + 12, y, style.name, bold=True)]
             chart.add(Label(x + 12, y + 18, f"× {number(reading.growth[kind], 4)}", 14))
         chart.upright(self.factor, name="cursor", width=0.8)
-        return Scene(844, 360, chart.items, backdrop=backdrop)
+        return Scene(844, 360, chart.items, backdrop=backdrop, handles=[along("factor k", "factor", chart, FACTORS)])

@@ -1,7 +1,7 @@
 """Digits as sequences of ink pixels: BatchNorm's statistics over time, as fewer and fewer sequences are left."""
 
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from normviz.arms import BLUE, GREY, SKY, VERMILION, Style, style_of
 from normviz.explore.base import Explorer
+from normviz.explore.hand import along
 from normviz.fields import choice, integer
 from normviz.picture.chart import Chart, legend
 from normviz.picture.color import INK, PAPER, grey_pixels, mix, rgb
@@ -170,7 +171,9 @@ class Time(Explorer):
         panels = np.array([[(x, top), (x, bottom)] for top, bottom in ((32, 148), (186, 252), (296, 448))])
         cursor = Strokes(panels, INK, 1.4, name="cursor")
         items = [*self._batch(reading), *self._over_time(reading), cursor, *self._digit(reading), *self._words(reading)]
-        return Scene(840, 492, items, backdrop=axes(self.batch_size, self.feature)[2])
+        alive, _, backdrop = axes(self.batch_size, self.feature)
+        step = replace(along("time step", "step", alive, range(STEPS)), box=Box(LEFT, 32, ACROSS, 416))
+        return Scene(840, 492, items, backdrop=backdrop, handles=[step])
 
     def _batch(self, reading: Reading) -> list:
         box, most, t = Box(LEFT, 36, ACROSS, 112), FEATURES[self.feature], np.arange(STEPS)

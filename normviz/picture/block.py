@@ -6,7 +6,7 @@ What the sets are, and what the axes are called, comes from the caller.  numpy o
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ from normviz.picture.color import (
 from normviz.picture.scene import TEXT, Box, Label, Shapes, Strokes, rects, ring
 from normviz.picture.text import number, text_width
 
+#: Lines over cells, and what sets them off: cells keep their colours on a dark page, so these do
+EDGE, HALO = INK.lower(), PAPER.lower()
 #: The most steps of (N, C, positions) that a block draws; the rest is left out and said so
 DRAWN = (8, 16, 64)
 
@@ -50,6 +52,7 @@ class Cells:
     hues: np.ndarray
     color: str = "set"
     limit: float = 1.0
+    panel: str = ""  # of its faces, see `Shapes`
 
     @classmethod
     def of(cls, axes, labels, values, *, cursor=None, color="set", limit=1.0, drawn=DRAWN) -> Cells:
@@ -104,7 +107,7 @@ class Cells:
         place = ",".join(["%d"] * len(self.axes.letters))
         titles = [title % (*cell, v, k) for cell, v, k in zip(cells, values.tolist(), numbers, strict=True)]
         data = [(place % cell, k) for cell, k in zip(cells, numbers, strict=True)]
-        items: list = [Shapes(points, fills, titles, data, PAPER, 0.6, name=name)]
+        items: list = [Shapes(points, fills, titles, data, PAPER, 0.6, name=name, panel=self.panel)]
         for i in np.flatnonzero(marks).tolist():
             x, y = points[i].mean(axis=0)
             items.append(Label(x, y + 4, MARKS[marks[i]], TEXT, "middle", readable_on(fills[i]), bold=True))
@@ -223,6 +226,7 @@ def block(cells: Cells, box: Box) -> list:
     Cells are coloured by set or by value.  The cursor's set is drawn as if the block were of glass: its own three
     sides and its outline lie on top, the cursor cell in bold.
     """
+    cells = replace(cells, panel=f"{box.x:g},{box.y:g}")
     return [*block_backdrop(cells, box), *block_cursor(cells, box)]
 
 
@@ -234,8 +238,8 @@ def block_backdrop(cells: Cells, box: Box) -> list:
     """The part of `block` that does not depend on where the cursor is."""
     view, whole = _view(cells, box), ((0, 0, 0), cells.shape)
     items = _sides(view, cells, *whole, name="cell")
-    items.append(Strokes(_edges(view, cells), INK, 0.8, name="border"))
-    items.append(Strokes(_frame(view, *whole, hidden=False), INK, 1.4, name="frame"))
+    items.append(Strokes(_edges(view, cells), EDGE, 0.8, name="border"))
+    items.append(Strokes(_frame(view, *whole, hidden=False), EDGE, 1.4, name="frame"))
     if cells.color == "set" and np.ptp(cells.labels) < 100:
         items += _set_numbers(view, cells)
     return items + _axis_labels(view, cells, box)
@@ -250,11 +254,11 @@ def block_cursor(cells: Cells, box: Box) -> list:
     edges = _frame(view, *one, hidden=False)
     return [
         *_sides(view, cells, *bounds, name="set-cell", strong=True),
-        Strokes(_frame(view, *bounds, hidden=True), INK, 1.2, dashed=True, name="set-outline"),
-        Strokes(_frame(view, *bounds, hidden=False), INK, 2.4, name="set-outline"),
+        Strokes(_frame(view, *bounds, hidden=True), EDGE, 1.2, dashed=True, name="set-outline"),
+        Strokes(_frame(view, *bounds, hidden=False), EDGE, 2.4, name="set-outline"),
         *_sides(view, cells, *one, name="cursor", strong=True),
-        Strokes(edges, PAPER, 4.6, name="halo"),
-        Strokes(edges, INK, 2.6, name="cursor-outline"),
+        Strokes(edges, HALO, 4.6, name="halo"),
+        Strokes(edges, EDGE, 2.6, name="cursor-outline"),
     ]
 
 
@@ -370,8 +374,8 @@ def sheet_cursor(cells: Cells, box: Box) -> list:
     mine = cells.labels == cells.labels[cells.cursor]
     if cells.color == "set":
         items += tiles.faces(cells, np.nonzero(mine), name="sheet-set-cell", strong=True)
-    items.append(Strokes(tiles.outline(mine), INK, 1.8, name="set-outline"))
+    items.append(Strokes(tiles.outline(mine), EDGE, 1.8, name="set-outline"))
     (quad,) = tiles.quads(*(np.array([i]) for i in cells.cursor))
-    items.append(Strokes(ring(quad), PAPER, 4.6, name="halo"))
-    items.append(Strokes(ring(quad), INK, 2.6, name="cursor-outline"))
+    items.append(Strokes(ring(quad), HALO, 4.6, name="halo"))
+    items.append(Strokes(ring(quad), EDGE, 2.6, name="cursor-outline"))
     return items

@@ -11,6 +11,12 @@ from normviz.arms import BLUE, GREY, HUES, SLATE, VERMILION
 INK, MUTED, PAPER, GRID = "#1A1A1A", SLATE, "#FFFFFF", "#E4E4E4"
 #: One colour for each axis, used in text, controls and pictures alike; each has a contrast above 4.5:1 on white
 AXIS_COLORS = {"sample": "#9C4A00", "channel": "#005A8F", "position": "#006B4E"}
+#: The host's own colours, where it has any: on a dark page ink is light.  What must stay as it is, such as lines over
+#: cells, is written in small letters: `#1a1a1a`
+THEMED = {
+    color: f"var(--nv-{name},{color})" for name, color in
+    {"ink": INK, "muted": MUTED, "paper": PAPER, "grid": GRID, "grey": GREY, **AXIS_COLORS}.items()
+}  # fmt: skip
 LOW, HIGH, LEVELS = BLUE, VERMILION, 101  # negative and positive values, and the steps of the map
 
 
@@ -33,8 +39,8 @@ def contrast(color: str, other: str) -> float:
 
 @lru_cache
 def readable_on(color: str) -> str:
-    """Black or paper, whichever reads better on `color`: one of them always has 4.5:1, ink and paper do not."""
-    return max(("#000000", PAPER), key=lambda text: contrast(text, color))
+    """Black or white, whichever reads better on `color`: one of them always has 4.5:1, ink and paper do not."""
+    return max(("#000000", "#ffffff"), key=lambda text: contrast(text, color))
 
 
 # Sets ------------------------------------------------------------------------------------------------------

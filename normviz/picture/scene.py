@@ -18,7 +18,10 @@ TEXT = 12  # px, the smallest text of the project
 
 @dataclass
 class Shapes:
-    """Polygons of one kind: points (F, K, 2), a fill for each; `data` holds (cell, set) pairs, `titles` hover texts."""
+    """Polygons of one kind: points (F, K, 2), a fill for each; `data` holds (cell, set) pairs, `titles` hover texts.
+
+    panel: sets with one number are lit together within a panel; a cell is lit in every panel.
+    """
 
     points: np.ndarray
     fills: list[str]
@@ -28,6 +31,7 @@ class Shapes:
     width: float = 0.0
     opacity: float = 1.0
     name: str = ""
+    panel: str = ""
 
 
 @dataclass
@@ -82,11 +86,59 @@ class Raster:
 
 
 @dataclass
+class Handle:
+    """What a hand can take hold of in a picture, and the controls of the explorer that it sets.
+
+    fields: names of controls; box: the part of the picture that it is, which shows the focus.  It is one of three:
+
+    a cursor    cells=True: faces with `data` are its places, the numbers of a cell's name the values of `fields` (of a
+                longer name the last ones, where the first are `only`); sets: the picture knows the cursor by its set
+                alone, but for items named as in CURSOR.
+    a scale     at: field → (axis "x" or "y", [(px, value), …]): a place means the nearest of the values
+    a ball      drag: field → (by px to the right, by px down): what is dragged adds to the value; wraps: fields that
+                go round
+
+    Of a choice the value is its index.  keys: arrow key, also "Shift+…" → (field, by how many steps); left out, the
+    arrows step the first field to and fro.
+    """
+
+    name: str
+    fields: tuple[str, ...]
+    box: Box
+    cells: bool = False
+    only: str = ""
+    sets: bool = False
+    at: dict[str, tuple[str, list[tuple[float, float]]]] = field(default_factory=dict)
+    drag: dict[str, tuple[float, float]] = field(default_factory=dict)
+    wraps: tuple[str, ...] = ()
+    keys: dict[str, tuple[str, int]] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if not self.keys:
+            ways = {"ArrowRight": 1, "ArrowUp": 1, "ArrowLeft": -1, "ArrowDown": -1}
+            self.keys = {key: (self.fields[0], by) for key, by in ways.items()}
+
+
+#: Names of the items that mark a cursor's cell, which a page without a kernel draws itself
+CURSOR = ("cursor", "halo", "cursor-outline")
+
+
+def arrows(right: str, down: str = "", shift_right: str = "", shift_down: str = "") -> dict[str, tuple[str, int]]:
+    """Keys of a handle: which field each pair of arrows steps, alone and with Shift."""
+    pairs = {"ArrowRight ArrowLeft": right, "ArrowDown ArrowUp": down,
+             "Shift+ArrowRight Shift+ArrowLeft": shift_right, "Shift+ArrowDown Shift+ArrowUp": shift_down}  # fmt: skip
+    return {
+        key: (name, by) for both, name in pairs.items() if name for key, by in zip(both.split(), (1, -1), strict=True)
+    }
+
+
+@dataclass
 class Scene:
     """A picture of `width` × `height` px with its alt text.
 
     `backdrop` lies beneath `items`: what stays as it is while the rest changes.  An explorer sends it to the browser
-    only when it is another list.
+    only when it is another list.  handles: what a hand can take hold of.  numbers: what tells a cell's value and its
+    set's statistics under the pointer, see `normviz.explore.live.cell_numbers`; the same object while it is the same.
     """
 
     width: float
@@ -94,6 +146,8 @@ class Scene:
     items: list = field(default_factory=list)
     alt: str = ""
     backdrop: list = field(default_factory=list)
+    handles: list[Handle] = field(default_factory=list)
+    numbers: dict | None = None
 
     @property
     def drawn(self) -> list:

@@ -10,7 +10,7 @@ from html import escape as _html
 
 import numpy as np
 
-from normviz.picture.color import PAPER
+from normviz.picture.color import PAPER, THEMED
 from normviz.picture.scene import Label, Raster, Scene, Shapes, Strokes
 
 FONT = "DejaVu Sans, Verdana, sans-serif"
@@ -26,17 +26,29 @@ def _named(name: str) -> str:
     return f' class="{escape(name)}"' if name else ""
 
 
-def _shapes(item: Shapes) -> str:
+def _hue(color: str) -> str:
+    """A colour, or the host's own in its place."""
+    return THEMED.get(color, color)
+
+
+def _open(item: Shapes) -> str:
+    """The tag of the group that has a shape's faces."""
     style = _named(item.name)
+    if item.panel:
+        style += f' data-panel="{escape(item.panel)}"'
     if item.stroke and item.width:
-        style += f' stroke="{item.stroke}" stroke-width="{item.width}"'
+        style += f' stroke="{_hue(item.stroke)}" stroke-width="{item.width}"'
     if item.opacity < 1:
         style += f' opacity="{item.opacity}"'
     if item.titles:
         style += ' pointer-events="visiblePainted"'
+    return f"<g{style}>"
+
+
+def _shapes(item: Shapes) -> str:
     # One format a face, not one a corner: this is the explorer's hot spot
     faces, corners, _ = item.points.shape
-    face, columns = '<path d="M' + "L".join(["%.1f %.1f"] * corners) + 'z" fill="%s"', [item.fills]
+    face, columns = '<path d="M' + "L".join(["%.1f %.1f"] * corners) + 'z" fill="%s"', [[*map(_hue, item.fills)]]
     if item.data:
         face += ' data-cell="%s" data-set="%d"'
         columns += [*zip(*item.data, strict=True)]
@@ -45,7 +57,18 @@ def _shapes(item: Shapes) -> str:
     face += "><title>%s</title></path>" if item.titles else "/>"
     rows = np.asarray(item.points, float).reshape(faces, 2 * corners).tolist()
     paths = [face % (*row, *rest) for row, rest in zip(rows, zip(*columns, strict=True), strict=True)]
-    return f"<g{style}>{''.join(paths)}</g>"
+    return f"{_open(item)}{''.join(paths)}</g>"
+
+
+def face_parts(item: Shapes) -> tuple[str, list[str], list[str], list[str], list[int]]:
+    """Shapes without titles in parts, from which `picture.js` makes what `piece` does: the group's tag, and of every
+    face its path, its colour, and where there are any the name of its cell and its set.
+    """
+    corners = item.points.shape[1]
+    face = "M" + "L".join(["%.1f %.1f"] * corners) + "z"
+    paths = [face % tuple(row) for row in np.asarray(item.points, float).reshape(-1, 2 * corners).tolist()]
+    cells, sets = map(list, zip(*item.data, strict=True)) if item.data else ([], [])
+    return _open(item), paths, [*map(_hue, item.fills)], cells, sets
 
 
 def _all_escaped(titles: list[str]) -> list[str]:
@@ -61,7 +84,7 @@ def _strokes(item: Strokes) -> str:
     dash = ' stroke-dasharray="4 3"' if item.dashed else ""
     # Strokes let the mouse through, so that the cell beneath shows its title
     return (
-        f'<path{_named(item.name)} d="{path}" fill="none" stroke="{item.color}" stroke-width="{item.width}"{dash}'
+        f'<path{_named(item.name)} d="{path}" fill="none" stroke="{_hue(item.color)}" stroke-width="{item.width}"{dash}'
         ' stroke-linecap="round" pointer-events="none"/>'
     )
 
@@ -71,8 +94,8 @@ def _label(item: Label) -> str:
     turn = f' transform="rotate({-item.angle:g} {item.x:.1f} {item.y:.1f})"' if item.angle else ""
     anchor = f' text-anchor="{item.anchor}"' if item.anchor != "start" else ""
     return (
-        f'<text x="{item.x:.1f}" y="{item.y:.1f}" font-size="{item.size:g}" fill="{item.color}"{anchor}{weight}{turn}'
-        f' pointer-events="none">{escape(item.text)}</text>'
+        f'<text x="{item.x:.1f}" y="{item.y:.1f}" font-size="{item.size:g}" fill="{_hue(item.color)}"{anchor}{weight}'
+        f'{turn} pointer-events="none">{escape(item.text)}</text>'
     )
 
 
@@ -100,27 +123,39 @@ def _raster(item: Raster) -> str:
 _WRITERS = {Shapes: _shapes, Strokes: _strokes, Label: _label, Raster: _raster}
 
 
+def piece(item) -> str:
+    """The SVG of one item."""
+    return _WRITERS[type(item)](item)
+
+
 def _svg(scene: Scene, items: list, style: str, *, alt: bool = True, paper: bool = True) -> str:
-    body = "".join(_WRITERS[type(item)](item) for item in items)
-    sheet = f'<rect width="100%" height="100%" fill="{PAPER}"/>' if paper else ""
+    return f"{head(scene, style, alt=alt, paper=paper)}{''.join(map(piece, items))}</svg>"
+
+
+def head(scene: Scene, style: str, *, alt: bool = True, paper: bool = True) -> str:
+    """What is before the items: the <svg> element's own tag, and the sheet."""
+    sheet = f'<rect width="100%" height="100%" fill="{_hue(PAPER)}"/>' if paper else ""
     attributes = (f'role="img" aria-label="{escape(scene.alt)}"' if alt else 'aria-hidden="true"') + f' style="{style}"'
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{scene.width:g}" height="{scene.height:g}"'
-        f' viewBox="0 0 {scene.width:g} {scene.height:g}" font-family="{FONT}" {attributes}>{sheet}{body}</svg>'
+        f' viewBox="0 0 {scene.width:g} {scene.height:g}" font-family="{FONT}" {attributes}>{sheet}'
     )
+
+
+SHEET = f"background:{_hue(PAPER)}"
+BACKDROP, FRONT = f"display:block;{SHEET}", "pointer-events:none"
 
 
 def to_svg(scene: Scene) -> str:
     """The scene as one <svg> element, its alt text as accessible name, on a background of its own."""
-    return _svg(scene, scene.drawn, f"background:{PAPER}")
+    return _svg(scene, scene.drawn, SHEET)
 
 
 def backdrop_svg(scene: Scene) -> str:
     """The backdrop alone, hidden from screen readers: `front_svg` has the alt text."""
-    return _svg(scene, scene.backdrop, f"display:block;background:{PAPER}", alt=False)
+    return _svg(scene, scene.backdrop, BACKDROP, alt=False)
 
 
 def front_svg(scene: Scene) -> str:
     """The items alone, to be laid over `backdrop_svg`; between them, the mouse reaches the cells beneath."""
-    place = f"position:absolute;left:0;top:-{scene.height:g}px;pointer-events:none"
-    return _svg(scene, scene.items, place, paper=False)
+    return _svg(scene, scene.items, FRONT, paper=False)

@@ -10,15 +10,17 @@ from starts import start
 
 from normviz.explore import EXPLORERS
 from normviz.explore.base import Control, Explorer, tidy
+from normviz.picture.scene import Handle
 from normviz.picture.svg import backdrop_svg, front_svg, to_svg
 
 WAIT_MS = 15_000  # a busy machine
 # What the kernel says of every explorer that it shows: its name and what it was set to
 TELL = """
 import gc as _gc, json as _json
+from dataclasses import fields as _fields
 from normviz.explore.live import Live as _Live
 def _tell(state):
-    fields = {name: getattr(state, name) for name in state.__dataclass_fields__}
+    fields = {field.name: getattr(state, field.name) for field in _fields(state)}
     told = {name: v for name, v in fields.items() if v is None or isinstance(v, (bool, int, float, str, tuple))}
     if "record" in fields:  # this machine's own times
         told["record"] = fields["record"].value
@@ -39,7 +41,8 @@ READ = """root => Object.fromEntries([...root.querySelectorAll(
 SAME = """([root, markup]) => {
     const wanted = document.createElement('div');
     wanted.innerHTML = markup;
-    return wanted.innerHTML === [...root.querySelectorAll('svg')].map(svg => svg.outerHTML).join('');
+    const shown = [...root.querySelectorAll('.nv-backdrop > svg, .nv-front > svg')];
+    return wanted.innerHTML === shown.map(svg => svg.outerHTML).join('');
 }"""
 # What a reader could not read: words that are cut off, or too faint on what is behind them
 FAULTS = """root => {
@@ -52,10 +55,11 @@ FAULTS = """root => {
     for (const one of root.querySelectorAll('.widget-label, .widget-readout, .widget-toggle-button, p, pre, svg')) {
         const name = one.tagName === 'svg' ? 'the picture' : one.textContent.trim(), style = getComputedStyle(one);
         if (!name || !one.getClientRects().length) continue;
-        const words = document.createRange(), sheet = one.tagName === 'svg' ? one.closest('.widget-box') : one;
+        const words = document.createRange(), sheet = one.tagName === 'svg' ? root : one;
         words.selectNodeContents(one);
         const room = sheet.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
-        const width = one.tagName === 'svg' ? sheet.scrollWidth : words.getBoundingClientRect().width;
+        const width = one.tagName === 'svg' ? Math.max(root.scrollWidth, one.getBoundingClientRect().width)
+            : words.getBoundingClientRect().width;
         if (sheet.clientWidth && width > room + 0.1) faults.push(`${name}: ${width} px in ${room}`);
         let behind = one;
         while (behind && getComputedStyle(behind).backgroundColor === 'rgba(0, 0, 0, 0)') behind = behind.parentElement;
@@ -81,8 +85,8 @@ class Driver:
         self.shows()
 
     def _root(self) -> Locator:
-        labels = {control.label for control in self.state.controls().values()}
-        roots = self.page.page.locator(".widget-vbox").filter(has=self.page.page.locator("p[role=status]"))
+        labels = {control.label for control in self.state.controls().values() if not control.hand}
+        roots = self.page.page.locator(".normviz").filter(has=self.page.page.locator("p[role=status]"))
         for _ in range(WAIT_MS // 100):
             for root in roots.all():
                 if set(root.evaluate(READ)) == labels:
@@ -100,7 +104,7 @@ class Driver:
             self.page.page.wait_for_function(SAME, arg=[self.root.element_handle(), markup], timeout=WAIT_MS)
         except TimeoutError:
             raise AssertionError(f"the picture is not the one of {self.state}") from None
-        wanted = {control.label: reads(control) for control in self.state.controls().values()}
+        wanted = {control.label: reads(control) for control in self.state.controls().values() if not control.hand}
         assert (found := self.root.evaluate(READ)) == wanted, f"{found} are not {wanted}"
 
     def turn(self, name: str, value) -> None:
@@ -112,6 +116,8 @@ class Driver:
 
     def _press(self, control: Control, value):
         """One key that leads to a value or a step towards it; returns where it leads."""
+        if control.hand:
+            return self._press_in_the_picture(control, value)
         if control.kind == "flag":
             self._strike(self.root.locator(".widget-checkbox", has_text=control.label).locator("input"), "Space")
             return not control.value
@@ -119,10 +125,112 @@ class Driver:
         if (buttons := place.locator(".widget-toggle-button")).count():
             self._strike(buttons.nth(control.values.index(value)), "Enter")
             return value
-        offered = control.values or (control.value, value)
-        forward = offered.index(value) > offered.index(control.value) if control.values else value > control.value
+        order = control.values
+        forward = order.index(value) > order.index(control.value) if order else value > control.value
         self._strike(self.page.handle(place), "ArrowRight" if forward else "ArrowLeft")
         return step(control, 1 if forward else -1)
+
+    def _press_in_the_picture(self, control: Control, value):
+        """The arrow key that the picture's handle has for a field; returns where it leads."""
+        forward = offered(control).index(value) > offered(control).index(control.value)
+        i, handle = next((i, one) for i, one in enumerate(self.state.scene().handles) if control.name in one.fields)
+        by = 1 if forward else -1
+        key = next(key for key, move in handle.keys.items() if tuple(move) == (control.name, by))
+        self._strike(self.root.locator(".nv-hold").nth(i), key)
+        return step(control, by)
+
+    def grasp(self) -> None:
+        """Every handle of the picture by the keyboard alone, by the mouse, and by a finger."""
+        for i, handle in enumerate(self.state.scene().handles):
+            hold = self.root.locator(".nv-hold").nth(i)
+            for name in handle.fields:
+                control = self.state.controls()[name]
+                if control.enabled and any(name == field for field, _ in handle.keys.values()):
+                    value = neighbour(control)
+                    self._press_in_the_picture(control, value)
+                    assert hold.evaluate("hold => hold.matches(':focus-visible')"), "no visible focus"
+                    self.state = self.state.turn(**{name: value})
+                    self.shows()
+            for finger in (False, True):
+                self._point(handle, finger)
+
+    def _point(self, handle: Handle, finger: bool) -> None:
+        """One place of a handle that means something else than now, by the mouse or a finger."""
+        offered_now = self.state.controls()
+        if handle.drag:
+            return self._drag(handle, finger)
+        if handle.cells:
+            faces = self.root.locator(".nv-backdrop [data-cell], .nv-front [data-cell]")
+            cells = faces.evaluate_all("all => all.map(one => one.dataset.cell)")
+            now, skip = (
+                tuple(offered_now[name].value for name in handle.fields),
+                handle.only.count(",") + bool(handle.only),
+            )
+            for k in sorted(range(len(cells)), key=lambda k: (7919 * k) % len(cells)):
+                numbers = tuple(map(int, cells[k].split(",")))
+                at = numbers[skip:]
+                if ",".join(map(str, numbers[:skip])) == handle.only and at != now and self._reachable(faces.nth(k)):
+                    self._touch(*middle(faces.nth(k)), finger)
+                    self.state = self.state.turn(**dict(zip(handle.fields, at, strict=True)))
+                    return self.shows()
+            raise AssertionError(f"no other place of {handle.name} can be reached")
+        ((name, (axis, places)),) = handle.at.items()
+        control = offered_now[name]
+        at, value = next(p for p in (places[0], places[-1]) if meant(control, p[1]) != control.value)
+        box, stage = handle.box, self.root.locator(".nv-stage").bounding_box()
+        share = stage["width"] / self.state.scene().width
+        x, y = (at, box.center[1]) if axis == "x" else (box.center[0], at)
+        self._show_stage()
+        stage = self.root.locator(".nv-stage").bounding_box()
+        self._touch(stage["x"] + share * x, stage["y"] + share * y, finger)
+        self.state = self.state.turn(**{name: meant(control, value)})
+        self.shows()
+
+    def _drag(self, handle: Handle, finger: bool) -> None:
+        """To the right or down by a bit: the fields end where the handle says, as the controls read."""
+        if finger:
+            return  # what a finger does, the pointer's events do: a tap of nothing is no drag
+        before = self.state
+        name, (right, down) = next((n, by) for n, by in handle.drag.items() if self.state.controls()[n].enabled)
+        control = before.controls()[name]
+        self._show_stage()
+        stage, mouse = self.root.locator(".nv-stage").bounding_box(), self.page.page.mouse
+        share = stage["width"] / before.scene().width
+        spots = [(handle.box.x + 3, handle.box.y + 3), (handle.box.right - 3, handle.box.bottom - 3)]
+        x, y = spots[0]
+        mouse.move(stage["x"] + share * x, stage["y"] + share * y)
+        now, ends = index(control), (0, len(control.values) - 1) if control.values else (control.low, control.high)
+        unit = 1 if control.values else control.step
+        by = unit if now + unit <= ends[1] else -unit
+        dx, dy = (by / right, 0) if right else (0, by / down)
+        mouse.down()
+        mouse.move(stage["x"] + share * (x + dx), stage["y"] + share * (y + dy), steps=3)
+        mouse.up()
+        self.state = before.turn(**{name: meant(control, now + by)})
+        self.shows()
+
+    def _show_stage(self) -> None:
+        self.root.locator(".nv-stage").evaluate("stage => stage.scrollIntoView({block: 'center'})")
+
+    def _reachable(self, face: Locator) -> bool:
+        """Whether the pointer meets the face in its middle, and nothing over it."""
+        self._show_stage()
+        return face.evaluate("""face => {
+            const box = face.getBoundingClientRect(), x = box.x + box.width / 2, y = box.y + box.height / 2;
+            const met = document.elementsFromPoint(x, y).find(one => one.closest('[data-cell]'));
+            return met?.closest('[data-cell]').dataset.cell === face.dataset.cell;
+        }""")
+
+    def _touch(self, x: float, y: float, finger: bool) -> None:
+        page = self.page.page
+        if finger:
+            session = page.context.new_cdp_session(page)
+            for kind, points in (("touchStart", [{"x": x, "y": y}]), ("touchEnd", [])):
+                session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+            session.detach()
+        else:
+            page.mouse.click(x, y)
+            page.mouse.move(2, 2)
 
     def _strike(self, target: Locator, key: str) -> None:
         target.focus()
@@ -144,6 +252,25 @@ class Driver:
 
     def screenshot(self, name: str) -> None:
         self.page.screenshot(f"{self.name}-{name}", self.root)
+
+
+def offered(control: Control) -> tuple:
+    return control.values or control.offers(10_000)
+
+
+def index(control: Control) -> float:
+    """The value of a control as a handle has it."""
+    return control.values.index(control.value) if control.values else control.value
+
+
+def meant(control: Control, number: float):
+    """The value that a handle's number stands for."""
+    return control.values[int(number)] if control.values else tidy(number, control.step)
+
+
+def middle(face: Locator) -> tuple[float, float]:
+    box = face.bounding_box()
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
 
 def reads(control: Control) -> str | bool:

@@ -1,0 +1,77 @@
+"""What `picture.js` is told beside the picture, as JSON: handles, cells' numbers, the methods' table.  numpy only."""
+
+from __future__ import annotations
+
+import math
+from base64 import b64encode
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from normviz.explore.base import Control
+from normviz.norms import METHODS
+from normviz.picture.scene import Handle, Scene
+
+
+def methods_table() -> dict[str, dict]:
+    """By method what its sets follow from: the roles that a set spans, whether in groups of channels, and whether a
+    mean is subtracted.
+    """
+    return {
+        key: {"over": sorted(row.over), "grouped": row.grouped, "centred": row.centred} for key, row in METHODS.items()
+    }
+
+
+def labels_of(view: Sequence[int], dims: Sequence[int]) -> np.ndarray:
+    """Which set each cell is in, in reading order: int64 (cells,), numbered as `Cut.labels` has them."""
+    sets = [1 if axis in dims else size for axis, size in enumerate(view)]
+    return np.broadcast_to(np.arange(math.prod(sets)).reshape(sets), view).ravel()
+
+
+def along(name: str, field: str, chart: Any, values: Iterable[float], places: Iterable[float] | None = None) -> Handle:
+    """A scale across a chart: where `values` lie on its x axis, `field` is one of `places`, by default 0, 1, …."""
+    across = chart([*values], chart.y[0])[:, 0].round(1).tolist()
+    places = range(len(across)) if places is None else places
+    return Handle(name, (field,), chart.box, at={field: ("x", [*zip(across, places, strict=True)])})
+
+
+def handle_rows(scene: Scene, offered: dict[str, Control]) -> list[dict]:
+    """What `picture.js` needs of a scene's handles: those whose fields can be moved, with their ends and values."""
+    rows = []
+    for handle in scene.handles:
+        controls = [offered[name] for name in handle.fields if name in offered]
+        if len(controls) < len(handle.fields) or not any(control.enabled for control in controls):
+            continue
+        box = handle.box
+        rows.append({
+            "name": handle.name, "box": [box.x, box.y, box.width, box.height], "keys": handle.keys,
+            "fields": [_field_row(control, control.name in handle.wraps) for control in controls],
+            "cells": handle.cells, "only": handle.only, "sets": handle.sets, "at": handle.at, "drag": handle.drag,
+            "shifted": any(key.startswith("Shift") for key in handle.keys),
+        })  # fmt: skip
+    return rows
+
+
+def _field_row(control: Control, wraps: bool) -> dict:
+    row = {"name": control.name, "label": control.label, "wraps": wraps}
+    if control.kind == "choice":
+        at, last = control.values.index(control.value), len(control.values) - 1
+        return row | {"value": at, "low": 0, "high": last, "step": 1, "texts": control.labels}
+    return row | {"value": control.value, "low": control.low, "high": control.high, "step": control.step}
+
+
+def cell_numbers(x: np.ndarray, cut: Any, after: np.ndarray | None = None) -> dict:
+    """What `picture.js` needs to tell of every cell its value, its set and that set's statistics.
+
+    x: values of the shape `cut.shape`; cut: as of `normviz.norms.cut`; after: what they become.
+    """
+    numbers = {
+        "shape": list(cut.shape), "view": list(cut.view), "dims": sorted(cut.dims), "letters": [*cut.axes.letters],
+        "values": _packed(x), "centred": cut.row.centred,
+    }  # fmt: skip
+    return numbers if after is None else numbers | {"after": _packed(after)}
+
+
+def _packed(values: np.ndarray) -> str:
+    return b64encode(np.ascontiguousarray(values, "<f4").tobytes()).decode()

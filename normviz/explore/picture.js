@@ -1,0 +1,701 @@
+// One picture that answers to the hand: shown by a widget whose kernel draws it, or on a page from what was drawn ahead.
+//
+// It knows no explorer.  A picture is a backdrop and a front (SVG text of one size), words (HTML), and handles: what a
+// hand can take hold of, and the fields that it sets.  Faces that are marked data-cell="n,c,…" data-set="k" light their
+// set under the pointer; `cells` holds every cell's value, and how sets follow from places, for the numbers.
+// Exports: the widget (default), mount(element, data) for pages, and the arithmetic, which tests hold equal to Python's.
+
+// Arithmetic ------------------------------------------------------------------------------------------------
+
+/** Which cells share their statistics: numbers from 0 in the order of the first cells, row by row.
+ *  view: the shape with groups as an axis of their own; dims: the axes of it that a set spans. */
+export function labelsOf(view, dims) {
+  const sets = view.map((size, axis) => (dims.includes(axis) ? 1 : size));
+  const strides = new Array(view.length);
+  for (let axis = view.length - 1, step = 1; axis >= 0; axis--) {
+    strides[axis] = sets[axis] === 1 ? 0 : step;
+    step *= sets[axis];
+  }
+  const labels = new Int32Array(view.reduce((a, b) => a * b, 1)), at = new Array(view.length).fill(0);
+  for (let i = 0, label = 0; i < labels.length; i++) {
+    labels[i] = label;
+    for (let axis = view.length - 1; axis >= 0; axis--) {
+      label += strides[axis];
+      if (++at[axis] < view[axis]) break;
+      label -= strides[axis] * view[axis];
+      at[axis] = 0;
+    }
+  }
+  return labels;
+}
+
+/** The view of a shape and the axes of it that a set spans, from a row of the methods' table: `over` names roles.
+ *  roles: "sample", "channel" or "position" of each axis; channels become two axes, groups and channels of a group. */
+export function viewOf({ over, grouped }, shape, roles, groups = 1) {
+  const view = [], dims = [];
+  const add = (size, role) => { if (over.includes(role)) dims.push(view.length); view.push(size); };
+  shape.forEach((size, axis) => {
+    if (roles[axis] !== "channel") return add(size, roles[axis]);
+    const parts = grouped ? groups : 1;
+    add(parts, grouped ? "group" : "channel");
+    add(size / parts, "channel");
+  });
+  return { view, dims };
+}
+
+/** Size, mean and biased variance of every set; for a method that subtracts no mean, 0 and the mean square. */
+export function statistics(values, labels, centred = true) {
+  const sets = labels.reduce((most, label) => Math.max(most, label + 1), 0);
+  const size = new Int32Array(sets), mean = new Float64Array(sets), variance = new Float64Array(sets);
+  for (const label of labels) size[label]++;
+  if (centred) {
+    for (let i = 0; i < labels.length; i++) mean[labels[i]] += values[i] / size[labels[i]];
+  }
+  for (let i = 0; i < labels.length; i++) {
+    const away = values[i] - mean[labels[i]];
+    variance[labels[i]] += (away * away) / size[labels[i]];
+  }
+  return { size, mean, variance };
+}
+
+/** The normalized values: (x − mean) / √(variance + ε) · weight + bias. */
+export function normalize(values, labels, { eps = 1e-5, weight = 1, bias = 0, centred = true } = {}) {
+  const { mean, variance } = statistics(values, labels, centred);
+  return Float64Array.from(values, (value, i) =>
+    ((value - mean[labels[i]]) / Math.sqrt(variance[labels[i]] + eps)) * weight + bias);
+}
+
+function decode(base64) {
+  const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+  return new Float32Array(bytes.buffer);
+}
+
+/** A number in words, as `picture.text.number` has it. */
+function words(value, digits = 4) {
+  if (!Number.isFinite(value)) return String(value).replace("-", "−");
+  return String(Number(value.toPrecision(digits))).replace("-", "−");
+}
+
+// Themes ----------------------------------------------------------------------------------------------------
+
+const themed = new Set();
+let watching = false;
+
+function background(element) {
+  for (let one = element; one; one = one.parentElement || one.getRootNode().host) {
+    const color = getComputedStyle(one).backgroundColor;
+    const parts = color.match(/[\d.]+/g)?.map(Number) ?? [];
+    if (parts.length >= 3 && (parts[3] ?? 1) > 0.5) return parts;
+  }
+  return matchMedia("(prefers-color-scheme: dark)").matches && /dark/.test(getComputedStyle(document.documentElement).colorScheme)
+    ? [18, 18, 18] : [255, 255, 255];
+}
+
+function tint(root) {
+  const [r, g, b] = background(root.parentElement ?? root).map((v) => v / 255);
+  const theme = 0.2126 * r + 0.7152 * g + 0.0722 * b < 0.5 ? "dark" : "light";
+  if (root.dataset.nvTheme !== theme) root.dataset.nvTheme = theme;
+}
+
+/** Keeps light or dark of a root in line with what is behind it; gives the function that ends that. */
+function follow(root) {
+  themed.add(root);
+  tint(root);
+  if (!watching) {
+    watching = true;
+    const all = () => requestAnimationFrame(() => themed.forEach(tint));
+    const late = () => { all(); setTimeout(all, 120); setTimeout(all, 700); };  // style sheets come after attributes
+    const watch = new MutationObserver(late), attributes = { attributes: true };
+    watch.observe(document.documentElement, attributes);
+    watch.observe(document.body, attributes);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", late);
+  }
+  return () => themed.delete(root);
+}
+
+// The picture -----------------------------------------------------------------------------------------------
+
+const SVG = "http://www.w3.org/2000/svg";
+
+function make(tag, name, parent) {
+  const element = document.createElement(tag);
+  element.className = name;
+  parent?.append(element);
+  return element;
+}
+
+/** The outline of faces given as path data: the edges that only one of them has, as path data. */
+function outline(paths) {
+  const edges = new Map();
+  for (const path of paths) {
+    const corners = path.slice(1, -1).split("L");
+    corners.forEach((corner, i) => {
+      const next = corners[(i + 1) % corners.length];
+      const key = corner < next ? `${corner}L${next}` : `${next}L${corner}`;
+      edges.set(key, (edges.get(key) ?? 0) + 1);
+    });
+  }
+  let d = "";
+  for (const [edge, count] of edges) if (count === 1) d += `M${edge}`;
+  return d;
+}
+
+class Picture {
+  /** root: an element to fill; move: called with {field: value} when a hand has moved something. */
+  constructor(root, move) {
+    this.move = move;
+    this.root = root;
+    this.stage = make("div", "nv-stage", root);
+    this.backdrop = make("div", "nv-backdrop", this.stage);
+    this.front = make("div", "nv-front", this.stage);
+    this.light = document.createElementNS(SVG, "svg");
+    this.light.setAttribute("class", "nv-light nv-over");
+    this.light.setAttribute("aria-hidden", "true");
+    this.lines = {};
+    for (const name of ["halo", "set", "rim", "ring", "cell", "mark"]) {
+      const path = document.createElementNS(SVG, "path");
+      path.setAttribute("class", `nv-${name}`);
+      this.light.append(path);
+      this.lines[name] = path;
+    }
+    this.stage.append(this.light);
+    this.tip = make("div", "nv-tip", this.stage);
+    this.tip.hidden = true;
+    this.tip.setAttribute("aria-hidden", "true");
+    this.words = make("div", "nv-words", root);
+    this.handles = [];
+    this.holds = [];
+    this.width = this.height = 1;
+    this.lit = null;
+    this.timings = [];
+    for (const kind of ["pointermove", "pointerdown", "pointerup", "pointercancel", "pointerleave"]) {
+      this.stage.addEventListener(kind, (event) => this[kind](event));
+    }
+  }
+
+  /** Shows what is given; what is left out stays. */
+  show({ backdrop, front, handles, cells, words, mark }) {
+    if (backdrop !== undefined) this.backdrop.innerHTML = backdrop;
+    if (front !== undefined) this.front.innerHTML = front;
+    const svg = this.front.querySelector("svg");
+    if (svg) {
+      const [, , width, height] = svg.getAttribute("viewBox").split(" ").map(Number);
+      if (width !== this.width || height !== this.height) this.size(width, height);
+    }
+    this.front.classList.toggle("nv-over", this.backdrop.childElementCount > 0);
+    if (cells !== undefined) {
+      this.cells = cells && cells.shape ? cells : null;
+      this.numbers = null;
+    }
+    if (backdrop !== undefined || front !== undefined) this.index = null;
+    if (words !== undefined && this.words.innerHTML !== words) this.say(words);
+    if (handles !== undefined) this.hold(handles);
+    this.marked = mark ?? null;
+    this.draw();
+    if (this.dragging) this.dragging.sent = false;
+  }
+
+  size(width, height) {
+    this.width = width;
+    this.height = height;
+    this.light.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    // As wide as there is room, as long as controls and sentence find theirs on a laptop's screen too
+    const fits = `(100vh - 310px) * ${(width / height).toFixed(4)}`;
+    this.stage.style.maxWidth = `max(${Math.round(0.7 * width)}px, min(${Math.round(1.7 * width)}px, ${fits}))`;
+  }
+
+  /** Puts the words in place; the sentence's own element stays, for a screen reader hears what changes in it. */
+  say(html) {
+    const fresh = document.createElement("div");
+    fresh.innerHTML = html;
+    const old = this.words.querySelector("[role=status]"), now = fresh.querySelector("[role=status]");
+    if (old && now) {
+      old.innerHTML = now.innerHTML;
+      while (old.nextSibling) old.nextSibling.remove();
+      while (now.nextSibling) this.words.append(now.nextSibling);
+    } else {
+      this.words.replaceChildren(...fresh.childNodes);
+    }
+  }
+
+  // What can be held -----------------------------------------------------------------------------------------
+
+  hold(handles) {
+    this.handles = handles;
+    if (this.holds.length !== handles.length) {
+      this.holds.forEach((hold) => hold.remove());
+      this.holds = handles.map((_, i) => {
+        const hold = make("div", "nv-hold", null);
+        this.stage.insertBefore(hold, this.light);
+        hold.tabIndex = 0;
+        hold.dataset.lmSuppressShortcuts = "true";  // JupyterLab's own keys
+        hold.addEventListener("keydown", (event) => this.key(event, i));
+        return hold;
+      });
+    }
+    handles.forEach((handle, i) => {
+      const hold = this.holds[i], [x, y, width, height] = handle.box, share = (v, of) => `${(100 * v) / of}%`;
+      Object.assign(hold.style, {
+        left: share(x, this.width), top: share(y, this.height),
+        width: share(width, this.width), height: share(height, this.height),
+      });
+      hold.classList.toggle("nv-track", !handle.cells);
+      hold.classList.toggle("nv-turn", Boolean(handle.drag));
+      this.describe(handle, hold);
+    });
+  }
+
+  describe(handle, hold) {
+    const told = handle.fields.map((field) => `${field.label} ${field.texts?.[field.value] ?? field.value}`).join(", ");
+    const set = (name, value) => hold.setAttribute(name, value);
+    set("aria-keyshortcuts", Object.keys(handle.keys).join(" "));
+    if (handle.fields.length === 1) {
+      const [field] = handle.fields;
+      set("role", "slider");
+      set("aria-label", handle.name);
+      set("aria-valuemin", field.low);
+      set("aria-valuemax", field.high);
+      set("aria-valuenow", field.value);
+      set("aria-valuetext", told);
+    } else {
+      set("role", "application");
+      set("aria-roledescription", "picture with a cursor");
+      set("aria-label", `${handle.name}: ${told}. Arrow keys move it${handle.shifted ? ", with Shift too" : ""}.`);
+    }
+  }
+
+  key(event, i) {
+    const handle = this.handles[i], name = (event.shiftKey ? "Shift+" : "") + event.key;
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    let change = null;
+    if (handle.keys[name]) {
+      const [at, by] = handle.keys[name], field = handle.fields.find((one) => one.name === at);
+      change = [field, field.value + by * field.step];
+    } else if ((event.key === "Home" || event.key === "End") && handle.fields.length === 1) {
+      const [field] = handle.fields;
+      change = [field, event.key === "Home" ? field.low : field.high];
+    }
+    if (!change) return;
+    event.preventDefault();
+    event.stopPropagation();
+    this.started = performance.now();
+    this.set(handle, { [change[0].name]: change[1] });
+  }
+
+  /** Moves fields of a handle; what is new is told. */
+  set(handle, values) {
+    const changes = {};
+    for (const field of handle.fields) {
+      if (!(field.name in values)) continue;
+      let value = values[field.name];
+      if (field.wraps) {
+        const span = field.high - field.low;
+        value = field.low + ((((value - field.low) % span) + span) % span);
+      }
+      value = Math.min(field.high, Math.max(field.low, value));
+      value = Number((field.low + Math.round((value - field.low) / field.step) * field.step).toFixed(9));
+      if (value !== field.value) changes[field.name] = field.value = value;
+    }
+    if (!Object.keys(changes).length) return;
+    this.describe(handle, this.holds[this.handles.indexOf(handle)]);
+    this.move(changes, handle);
+  }
+
+  place(event) {
+    const box = this.stage.getBoundingClientRect();
+    return [((event.clientX - box.left) / box.width) * this.width, ((event.clientY - box.top) / box.height) * this.height];
+  }
+
+  /** The face under the pointer, looked for beneath whatever lies over it. */
+  face(event) {
+    const here = this.stage.getRootNode().elementsFromPoint?.(event.clientX, event.clientY) ?? [];
+    for (const element of here) {
+      if (!this.stage.contains(element)) continue;
+      const face = element.closest("[data-cell]");
+      if (face) return face;
+      if (element.querySelector?.(":scope > title")) return element;
+    }
+    return null;
+  }
+
+  /** The handle of a place, and what it would be set to there. */
+  grasp(event) {
+    const [x, y] = this.place(event), cell = this.face(event)?.dataset.cell;
+    for (const handle of this.handles) {
+      if (handle.cells) {
+        const numbers = cell?.split(",").map(Number);
+        if (!numbers) continue;
+        const skip = numbers.length - handle.fields.length;  // names begin with what no field sets
+        if (skip < 0 || (handle.only && numbers.slice(0, skip).join() !== handle.only)) continue;
+        return [handle, Object.fromEntries(handle.fields.map((field, i) => [field.name, numbers[skip + i]]))];
+      }
+    }
+    for (const handle of this.handles) {
+      const [left, top, width, height] = handle.box, near = 8;  // px: the ends of a scale lie on its rim
+      if (handle.cells || x < left - near || y < top - near) continue;
+      if (x > left + width + near || y > top + height + near) continue;
+      return [handle, this.along(handle, x, y)];
+    }
+    return null;
+  }
+
+  along(handle, x, y) {
+    const values = {};
+    for (const [name, points] of Object.entries(handle.at ?? {})) {
+      const [axis, places] = points, here = axis === "x" ? x : y;
+      values[name] = places.reduce((best, place) => (Math.abs(place[0] - here) < Math.abs(best[0] - here) ? place : best))[1];
+    }
+    return values;
+  }
+
+  pointerdown(event) {
+    if (event.button > 0) return;
+    const grasped = this.grasp(event);
+    this.lightUp(event);
+    if (!grasped) return;
+    const [handle, values] = grasped, i = this.handles.indexOf(handle);
+    this.started = performance.now();
+    this.dragging = { i, id: event.pointerId, from: this.place(event), begun: handle.fields.map((field) => field.value) };
+    try { this.stage.setPointerCapture(event.pointerId); } catch { /* a pointer that is gone already */ }
+    this.holds[i].focus({ preventScroll: true });
+    if (event.pointerType === "mouse") event.preventDefault();  // no selection of texts on the way
+    this.set(handle, values);
+  }
+
+  pointermove(event) {
+    this.lightUp(event);
+    const drag = this.dragging;
+    if (!drag || drag.id !== event.pointerId) return;
+    const handle = this.handles[drag.i];
+    if (!handle) return;
+    const [x, y] = this.place(event);
+    if (handle.drag) {
+      const values = {};
+      handle.fields.forEach((field, i) => {
+        const by = handle.drag[field.name];
+        if (by) values[field.name] = drag.begun[i] + by[0] * (x - drag.from[0]) + by[1] * (y - drag.from[1]);
+      });
+      this.set(handle, values);
+    } else if (handle.cells) {
+      const grasped = this.grasp(event);
+      if (grasped?.[0] === handle) this.set(handle, grasped[1]);
+    } else {
+      this.set(handle, this.along(handle, x, y));
+    }
+  }
+
+  pointerup(event) {
+    if (this.dragging?.id === event.pointerId) this.dragging = null;
+    if (event.pointerType === "touch") this.dim();
+  }
+
+  pointercancel(event) { this.pointerup(event); }
+
+  pointerleave() { if (!this.dragging) this.dim(); }
+
+  // What is lit ------------------------------------------------------------------------------------------------
+
+  /** Faces by panel: of every cell and of every set.  Made when first asked for. */
+  faces() {
+    if (this.index) return this.index;
+    const panels = new Map();
+    const whole = this.backdrop.childElementCount ? this.backdrop : this.front;
+    for (const face of whole.querySelectorAll("[data-cell]")) {
+      const name = face.parentNode.dataset?.panel ?? "";
+      if (!panels.has(name)) panels.set(name, { cells: new Map(), sets: new Map(), of: new Map(), outlines: new Map() });
+      const panel = panels.get(name), { cell, set } = face.dataset, d = face.getAttribute("d");
+      const add = (map, key) => (map.get(key) ?? map.set(key, new Set()).get(key)).add(d);
+      add(panel.cells, cell);
+      add(panel.sets, set);
+      panel.of.set(cell, set);
+    }
+    return (this.index = panels);
+  }
+
+  lightUp(event) {
+    if (event.pointerType === "touch" && event.type === "pointermove" && !this.dragging) return;
+    const began = performance.now(), face = this.face(event);
+    const key = face?.dataset.cell ?? face;
+    if (!face) return this.dim();
+    if (key !== this.lit) {
+      this.lit = key;
+      this.restore();
+      const title = face.querySelector(":scope > title");
+      this.titled = title && [title, title.textContent];
+      if (title) title.textContent = "";  // ours is there at once, the browser's would come later over it
+      this.draw();
+      const text = this.numbersOf(face, this.titled?.[1] ?? "");
+      this.tip.textContent = text;
+      this.tip.hidden = !text;
+      this.timings.push(performance.now() - began);
+      if (this.timings.length > 200) this.timings.shift();
+    }
+    const [x, y] = this.place(event), share = this.stage.clientWidth / this.width;
+    const left = Math.min(x * share + 14, this.stage.clientWidth - this.tip.offsetWidth - 4);
+    const above = y * share - this.tip.offsetHeight - 12;
+    this.tip.style.transform = `translate(${Math.max(0, left)}px, ${above > 0 ? above : y * share + 18}px)`;
+    this.tip.style.left = this.tip.style.top = "0";
+  }
+
+  restore() {
+    if (this.titled) this.titled[0].textContent = this.titled[1];
+    this.titled = null;
+  }
+
+  dim() {
+    if (this.lit === null) return;
+    this.restore();
+    this.lit = null;
+    this.tip.hidden = true;
+    this.draw();
+  }
+
+  draw() {
+    let set = "", cell = "", mark = "";
+    if (typeof this.lit === "string" || this.marked) {
+      for (const panel of this.faces().values()) {
+        const label = panel.of.get(this.lit) ?? (typeof this.lit === "string" && this.labelOf(this.lit));
+        if (typeof this.lit === "string" && panel.sets.has(label)) {
+          if (!panel.outlines.has(label)) panel.outlines.set(label, outline(panel.sets.get(label)));
+          set += panel.outlines.get(label);
+          cell += [...(panel.cells.get(this.lit) ?? [])].join("");
+        }
+        mark += [...(panel.cells.get(this.marked) ?? [])].join("");
+      }
+    }
+    const put = (name, d) => { if (this.lines[name].getAttribute("d") !== d) this.lines[name].setAttribute("d", d); };
+    put("halo", set);
+    put("set", set);
+    put("rim", set);
+    put("ring", cell + mark);
+    put("cell", cell);
+    put("mark", mark);
+  }
+
+  /** Every cell's set and every set's statistics, computed when first asked for. */
+  known() {
+    if (this.numbers || !this.cells) return this.numbers;
+    const { view, dims, values, centred } = this.cells, labels = labelsOf(view, dims), raw = decode(values);
+    return (this.numbers = { labels, raw, ...statistics(raw, labels, centred) });
+  }
+
+  labelOf(cell) {
+    const known = this.known();
+    return known ? String(known.labels[this.flat(cell)]) : undefined;
+  }
+
+  flat(cell) {
+    return cell.split(",").reduce((at, v, axis) => at * this.cells.shape[axis] + Number(v), 0);
+  }
+
+  /** What is told of a face at once. */
+  numbersOf(face, title) {
+    const known = face.dataset.cell && this.known();
+    if (!known) return title || (face.dataset.cell ? `${face.dataset.cell}; set ${face.dataset.set}` : "");
+    const { cell } = face.dataset, at = this.flat(cell), set = known.labels[at], { letters, centred, after } = this.cells;
+    const name = cell.split(",").map((v, axis) => `${letters[axis].toLowerCase()}=${v}`).join(" ");
+    const moments = centred
+      ? `μ = ${words(known.mean[set])}, σ² = ${words(known.variance[set])}` : `mean square ${words(known.variance[set])}`;
+    const shown = after ? ` → ${words(decode(after)[at])}` : "";
+    return `${name}: ${words(known.raw[at])}${shown}\nset ${set}: ${known.size[set]} cells, ${moments}`;
+  }
+}
+
+// The widget ------------------------------------------------------------------------------------------------
+
+const PARTS = ["backdrop", "front", "handles", "cells", "words"];
+
+function render({ model, el }) {
+  el.classList.add("nv-picture");
+  const root = el.closest(".normviz") ?? el;
+  let count = 0, due = false;
+  const picture = new Picture(el, (changes) => {
+    model.set("hand", { changes, count: ++count });
+    model.save_changes();
+  });
+  const all = () => Object.fromEntries(PARTS.map((part) => [part, model.get(part)]));
+  picture.show(all());
+  // One message of the kernel changes several traits: one picture for all of them, before the next frame
+  const fresh = new Set();
+  const changed = PARTS.map((part) => {
+    const update = () => {
+      fresh.add(part);
+      if (due) return;
+      due = true;
+      queueMicrotask(() => {
+        due = false;
+        picture.show(Object.fromEntries([...fresh].map((one) => [one, model.get(one)])));
+        fresh.clear();
+      });
+    };
+    model.on(`change:${part}`, update);
+    return [part, update];
+  });
+  let unfollow = () => {};
+  const attach = () => { unfollow = follow(el.closest(".normviz") ?? root); };
+  if (el.isConnected) attach();
+  else requestAnimationFrame(() => setTimeout(attach));  // Jupyter puts it into the page after this
+  el.picture = picture;
+  views.set(model, (views.get(model) ?? 0) + 1);
+  return () => {
+    changed.forEach(([part, update]) => model.off(`change:${part}`, update));
+    unfollow();
+    views.set(model, views.get(model) - 1);
+    if (model.get("passing")) {  // nobody holds it: without an output it has no use
+      setTimeout(() => { if (!views.get(model)) model.send({ gone: true }); }, 1500);
+    }
+  };
+}
+
+const views = new WeakMap();
+
+export default { render };
+
+// The page --------------------------------------------------------------------------------------------------
+
+/** A working explorer in an element, from what `normviz.explore.page.data` gives. */
+export function mount(element, data) {
+  const follower = follow(element);
+  element.replaceChildren();
+  const bar = make("div", "nv-controls", element), place = make("div", "nv-picture", element);
+  bar.setAttribute("role", "group");
+  bar.setAttribute("aria-label", data.title);
+  let at = 0, cell = data.cell ?? null;
+  const piece = (i) => {
+    const one = data.pieces[i];
+    if (typeof one === "string") return one;
+    const [open, paths, fills, names, labels] = one;
+    const colors = data.fills[fills], cells = data.names[names], sets = data.labels[labels];
+    const faces = data.paths[paths].map((d, k) =>
+      `<path d="${d}" fill="${data.colors[colors[k]]}"${cells.length ? ` data-cell="${cells[k]}" data-set="${sets[k]}"` : ""}/>`);
+    return `${open}${faces.join("")}</g>`;
+  };
+  const join = (list) => list.map(piece).join("");
+  const picture = new Picture(place, (changes, handle) => reach(changes, handle));
+  const shown = { backdrop: null, cells: null, handles: null };
+
+  /** The state that a hand's move leads to: by its set where the state knows sets, else by one control after another. */
+  function reach(changes, handle) {
+    const state = data.states[at];
+    if (handle.sets && state.sets) {
+      cell = handle.fields.map((field) => field.value).join();
+      const cells = data.cells[state.cells];
+      const flat = cell.split(",").reduce((k, v, axis) => k * cells.shape[axis] + Number(v), 0);
+      return show(data.sets[state.sets][labelsOf(cells.view, cells.dims)[flat]]);
+    }
+    let target = at;
+    for (const [name, value] of Object.entries(changes)) {
+      const i = data.controls.findIndex((control) => control.name === name), control = data.states[target].controls[i];
+      if (control) target = nearest(control, value);
+    }
+    if (target !== at) show(target);
+    else picture.show({ handles: handlesOf(state) });  // a value that the page does not have
+  }
+
+  function nearest([, list, moves], value) {
+    const values = data.lists[list].values;
+    let best = 0;
+    values.forEach((v, k) => { if (Math.abs(v - value) < Math.abs(values[best] - value)) best = k; });
+    return data.moves[moves][best];
+  }
+
+  function handlesOf(state) {
+    return data.handles[state.handles].map((handle) => ({
+      ...handle,
+      fields: handle.fields.map((field, k) => ({ ...field, value: handle.sets && cell ? Number(cell.split(",")[k]) : field.value })),
+    }));
+  }
+
+  const widgets = data.controls.map((control, i) => {
+    const label = make("label", "", bar), name = make("span", "", label);
+    name.textContent = control.label;
+    const input = document.createElement(control.kind === "choice" ? "select" : "input");
+    if (control.kind === "flag") input.type = "checkbox";
+    if (control.kind === "range") input.type = "range";
+    label.append(input);
+    const reading = control.kind === "range" ? make("output", "", label) : null;
+    const turn = () => {
+      const k = control.kind === "flag" ? Number(input.checked) : Number(input.value);
+      const target = data.moves[data.states[at].controls[i][2]][k];
+      if (target !== at) show(target);
+    };
+    input.addEventListener(control.kind === "range" ? "input" : "change", turn);
+    return { input, reading, control };
+  });
+
+  function show(target) {
+    const state = data.states[target], started = performance.now();
+    at = target;
+    widgets.forEach(({ input, reading, control }, i) => {
+      const [chosen, list] = state.controls[i], { texts } = data.lists[list];
+      if (control.kind === "choice") {
+        if (input.dataset.list !== String(list)) {
+          input.dataset.list = list;
+          input.replaceChildren(...texts.map((text, k) => new Option(text, k)));
+        }
+        input.selectedIndex = chosen;
+      } else if (control.kind === "flag") {
+        input.checked = Boolean(chosen);
+      } else {
+        input.max = texts.length - 1;
+        input.value = chosen;
+        reading.value = texts[chosen];
+        input.setAttribute("aria-valuetext", texts[chosen]);
+      }
+      input.disabled = texts.length < 2;
+    });
+    const parts = { words: piece(state.words), front: data.head[state.head][1] + join(state.front) + "</svg>" };
+    if (shown.backdrop !== state.backdrop) {
+      shown.backdrop = state.backdrop;
+      const below = data.backdrops[state.backdrop];
+      parts.backdrop = below.length ? data.head[state.head][0] + join(below) + "</svg>" : "";
+    }
+    if (shown.cells !== state.cells) {
+      shown.cells = state.cells;
+      parts.cells = state.cells === null ? null : data.cells[state.cells];
+    }
+    const cells = state.cells === null ? null : data.cells[state.cells];
+    if (state.sets !== null && cells) {  // the cell stays where it is as long as it lies in the set that is shown
+      const labels = labelsOf(cells.view, cells.dims), mine = data.sets[state.sets].indexOf(target);
+      const inside = (one) => one.split(",").every((v, axis) => Number(v) < cells.shape[axis]);
+      const flat = (one) => one.split(",").reduce((k, v, axis) => k * cells.shape[axis] + Number(v), 0);
+      if (!cell || !inside(cell) || labels[flat(cell)] !== mine) {
+        const wanted = cell && inside(cell) ? data.sets[state.sets][labels[flat(cell)]] : null;
+        if (wanted !== null && wanted !== target) return show(wanted);
+        let k = labels.indexOf(mine);
+        const names = [];
+        for (let axis = cells.shape.length - 1; axis >= 0; axis--) {
+          names.unshift(k % cells.shape[axis]);
+          k = Math.floor(k / cells.shape[axis]);
+        }
+        cell = names.join();
+      }
+      parts.mark = cell;
+    }
+    parts.handles = handlesOf(state);
+    picture.show(parts);
+    const said = picture.words.querySelector("[role=status]")?.textContent ?? data.title;
+    picture.front.querySelector("svg[role=img]")?.setAttribute("aria-label", said);
+    element.took = performance.now() - started;
+    element.dispatchEvent(new CustomEvent("nv:state", { bubbles: true, detail: { at } }));
+  }
+
+  if (data.rest) make("p", "nv-more", element).textContent = data.rest;
+  show(data.start ?? 0);
+  element.picture = picture;
+  element.dataset.ready = "1";
+  element.dispatchEvent(new CustomEvent("nv:ready", { bubbles: true }));
+  return { state: () => at, close: () => { follower(); element.replaceChildren(); } };
+}
+
+/** Mounts every [data-explorer] of the page when it comes near the window. */
+export function mountAll(scope = document) {
+  const start = (element) => {
+    if (element.dataset.ready) return;
+    mount(element, JSON.parse(element.querySelector("script[type='application/json']").textContent));
+  };
+  const watch = new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) if (isIntersecting) { watch.unobserve(target); start(target); }
+  }, { rootMargin: "600px" });
+  scope.querySelectorAll("[data-explorer]").forEach((element) => watch.observe(element));
+}
