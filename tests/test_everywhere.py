@@ -16,6 +16,7 @@ from test_project import OPTIONAL, PROJECT, README, ROOT
 
 import normviz
 
+PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
 WORKFLOWS = {path.name: yaml.safe_load(path.read_text("utf-8")) for path in (ROOT / ".github/workflows").glob("*.yml")}
 
 
@@ -27,33 +28,16 @@ def wheel(tmp_path_factory) -> Path:
     """The wheel, built of what git would hand on, without the network."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
-    listing = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        check=False,
-    )
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listing = subprocess.run(listed, cwd=ROOT, capture_output=True, check=False)
     if listing.returncode:
         pytest.skip("not a git checkout")
+    wanted = ("normviz/", "results/", "pyproject.toml", "README.md", "LICENSE")
     for name in listing.stdout.decode().split("\0"):
-        if (
-            name.startswith(("normviz/", "results/", "pyproject.toml", "README.md", "LICENSE"))
-            and (ROOT / name).is_file()
-        ):
+        if name.startswith(wanted) and (ROOT / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
-    line = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-build-isolation",
-        "--no-deps",
-        "-w",
-        str(folder),
-        str(source),
-    ]
+    line = [*PIP, "wheel", "--no-build-isolation", "--no-deps", "-w", str(folder), str(source)]
     subprocess.run(line, check=True, capture_output=True, timeout=300)
     (found,) = folder.glob("*.whl")
     return found
@@ -67,9 +51,7 @@ def test_the_wheel_has_every_file_of_the_package(wheel):
         for path in (ROOT / "normviz").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    records = {
-        f"normviz/results/{path.name}" for path in (ROOT / "results").iterdir() if path.suffix in (".json", ".jsonl")
-    }
+    records = {f"normviz/results/{path.name}" for path in (ROOT / "results").glob("*.json*")}
     assert there == files | records
 
 
@@ -90,28 +72,11 @@ print("sound", *sorted(os.listdir(".")))
 def test_the_wheel_works_where_there_is_no_checkout(wheel, tmp_path):
     site, here = tmp_path / "site", tmp_path / "here"
     here.mkdir()
-    line = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--no-index",
-        "--target",
-        str(site),
-        str(wheel),
-    ]
+    line = [*PIP, "install", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
     subprocess.run(line, check=True, capture_output=True, timeout=300)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    run = subprocess.run(
-        [sys.executable, "-c", ABROAD, str(site)],
-        cwd=here,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=environment,
-    )
+    line = [sys.executable, "-c", ABROAD, str(site)]
+    run = subprocess.run(line, cwd=here, capture_output=True, text=True, timeout=300, env=environment)
     assert run.returncode == 0, run.stderr
     assert run.stdout.splitlines()[-1] == "sound run"
 
@@ -131,14 +96,8 @@ def test_ci_runs_on_every_system_and_python_that_we_say_we_support():
 
 def test_workflows_run_what_there_is():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    steps = [
-        step["run"]
-        for flow in WORKFLOWS.values()
-        for job in flow["jobs"].values()
-        for step in job["steps"]
-        if "run" in step
-    ]
-    text = "\n".join(steps)
+    jobs = [job for workflow in WORKFLOWS.values() for job in workflow["jobs"].values()]
+    text = "\n".join(step.get("run", "") for job in jobs for step in job["steps"])
     for target in re.findall(r"\bmake ([a-z-]+)", text):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     for path in re.findall(r"\b((?:tests|tools)/[\w./-]+)", text):
@@ -185,9 +144,11 @@ torch @ https://example.org/whl/cpu/torch-2.99.0%2Bcpu-cp313-cp313-manylinux_2_2
 
 
 def test_the_weekly_job_takes_colabs_versions_of_the_day():
-    ours = "# a comment\nipywidgets==7.7.1\njupyter-client==7.0\npillow==11.3.0\ntorch==2.13.0  # Colab: 2.11.0\ngone==1.0\npytest\n"
-    expected = "# a comment\nipywidgets==7.7.9\njupyter-client==7.4.9\npillow==12.0.0\ntorch==2.99.0\ngone\npytest\n"
-    assert current().requirements(ours, FREEZE) == expected
+    ours = (
+        "# words|ipywidgets==7.7.1|jupyter-client==7.0|pillow==11.3.0|torch==2.13.0  # Colab: 2.11.0|gone==1.0|pytest|"
+    )
+    expected = "# words|ipywidgets==7.7.9|jupyter-client==7.4.9|pillow==12.0.0|torch==2.99.0|gone|pytest|"
+    assert current().requirements(ours.replace("|", "\n"), FREEZE) == expected.replace("|", "\n")
 
 
 def test_the_day_is_written_with_the_versions():
