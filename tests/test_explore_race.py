@@ -321,7 +321,7 @@ def test_the_picture_marks_events_and_its_alt_text_says_what_happened():
         assert f"{name}  {smooth(race.histories[arm].loss)[-1]:.3f}" in words(scene)
     assert "8 of 8 steps" in alt and "2 recorded seeds" in alt
     assert "Before step 3 the optimizers' memory is cleared; before step 5 contrast jitter σ = 0.5 begins." in alt
-    assert "aria-live" in race.text.value and alt.split(".")[0] in race.text.value
+    assert "aria-live" in race.shown and alt.split(".")[0] in race.shown
     figure = race.figure()
     assert figure.alt == alt and race.twin().alt == alt
 
@@ -402,11 +402,18 @@ def test_pictures_take_their_share_of_the_time_and_no_more(monkeypatch):
 
 
 def test_while_it_runs_a_screen_reader_is_left_in_peace(monkeypatch):
-    race, texts = Race(three()), []
-    race.text.observe(lambda change: texts.append(change["new"]), "value")
+    race, told = Race(three()), []
+    paint = race.paint
+
+    def noted(scene, more, *, spoken):
+        paint(scene, more, spoken=spoken)
+        told.append((spoken, "aria-live" in race.shown, more))
+
+    monkeypatch.setattr(race, "paint", noted)
     race.run()
-    assert "training loss LN" in texts[0] and "s left" in texts[0] and "aria-live" not in texts[0]
-    assert all("aria-live" not in text for text in texts[:-1]) and "aria-live" in texts[-1]
+    assert "training loss LN" in told[0][2] and "s left" in told[0][2]
+    *running, ended = [(spoken, live) for spoken, live, _ in told]
+    assert set(running) == {(False, False)} and ended == (True, True)
 
 
 def test_what_was_displayed_is_brought_up_to_date(monkeypatch):
@@ -481,3 +488,10 @@ def test_a_folder_belongs_to_its_recipes_and_to_trainings_that_can_be_kept(tmp_p
     bare = type("Bare", (), dict.fromkeys(("advance", "read", "forget", "recipe", "history")))()
     with pytest.raises(TypeError, match=r"has no \.save"):
         Race({"bn": bare}, out=tmp_path)
+
+
+def test_one_network_is_no_race_and_its_band_has_the_name_of_what_was_recorded():
+    recorded = {"β₂ = 0.95": [alone("bn", seed=seed).history for seed in (1, 2)]}
+    race = Race({"β₂ = 0.95": one(beta2=0.95)}, recorded=recorded)
+    assert race.say().startswith("A training, β₂ = 0.95: 8 steps to come. Band: 2 recorded seeds, ending at BN 2.")
+    assert sum(getattr(item, "name", "") == "band-β₂ = 0.95" for item in race.painted.drawn) == 1

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import ipywidgets as w
 import numpy as np
 
-from normviz.arms import ARMS, HUES, Style
+from normviz.arms import ARMS, HUES, Style, style_of
 from normviz.explore.comms import deliver_comms
 from normviz.explore.field import UNIT, WIDTH, field_raster, field_scale, longest_times, longest_words
 from normviz.explore.live import FLOW, Picture
@@ -67,7 +67,7 @@ class Race(Picture):
 
     runs: name → a training with `.advance() .read() .forget()`, `.due .step .recipe .history .model .optimizer`, as
         `normviz.lab.steps` gives it; a name that is a key of `normviz.arms.ARMS` has that arm's colour.
-    recorded: histories, drawn as a band behind the run that is named as their arm; or name → histories.
+    recorded: histories, drawn as a band beneath the run that is named as their arm; or name → histories.
     out: a folder that keeps the race, every `save_every` steps and whenever it pauses; a new race with that folder goes
         on from there.  Its trainings need `.save(folder)` and `.load(folder)`.
 
@@ -229,8 +229,8 @@ class Race(Picture):
 
     def say(self) -> str:
         """The caption, which is the alt text too."""
-        names, moves = [style.name for style in self.styles.values()], self.moves
-        text = f"A race of {', '.join(names[:-1])}{' and ' if names[1:] else ''}{names[-1]}, "
+        (*names, last_name), moves = [style.name for style in self.styles.values()], self.moves
+        text = f"A race of {', '.join(names)} and {last_name}, " if names else f"A training, {last_name}: "
         if not self.step:
             return f"{text}{plural(self.steps, 'step')} to come. {self._said_bands()}".strip()
         text += f"{self.step} of {plural(self.steps, 'step')}. Mean training loss of the last tenth: "
@@ -250,13 +250,15 @@ class Race(Picture):
     def _said_bands(self) -> str:
         """The recorded seeds in words."""
         parts = []
-        for name, curves in self.recorded.items():
-            ends = np.array([last_tenth(curve) for curve in curves])
+        for histories in self.recorded.values():
+            ends = np.array([last_tenth(history.loss) for history in histories])
             ends = ends[np.isfinite(ends)]
             if ends.size:
-                parts.append(f"{self.styles[name].name} {number(ends.min(), 2)} to {number(ends.max(), 2)}")
+                name = style_of(histories[0].recipe.arm).name
+                parts.append(f"{name} {number(ends.min(), 2)} to {number(ends.max(), 2)}")
         count = max(map(len, self.recorded.values()), default=0)
-        return f"Bands: {plural(count, 'recorded seed')}, ending at {', '.join(parts)}. " if parts else ""
+        bands = "Bands" if len(parts) > 1 else "Band"
+        return f"{bands}: {plural(count, 'recorded seed')}, ending at {', '.join(parts)}. " if parts else ""
 
     @property
     def _chance(self) -> float:
@@ -423,11 +425,11 @@ class Race(Picture):
         move = Chart(wide, axis, (3e-3, 3.0), x_name="step", log_y=True)
         for chart, heading in ((loss, "Training loss"), (move, "AdamW's step / learning rate")):
             chart.add(Label(chart.box.x, box.y - 26, heading, 13, bold=True))
-        for name, curves in self.recorded.items():
-            known = min(self.steps, max(map(len, curves)))
-            even = np.full((len(curves), known), np.nan)
-            for row, curve in zip(even, curves, strict=True):
-                row[: len(curve)] = smooth(curve)[:known]
+        for name, histories in self.recorded.items():
+            known = min(self.steps, max(len(history.loss) for history in histories))
+            even = np.full((len(histories), known), np.nan)
+            for row, history in zip(even, histories, strict=True):
+                row[: len(history.loss)] = smooth(history.loss)[:known]
             at = np.unique(np.linspace(0, known - 1, 160).astype(int))
             at = at[np.isfinite(even[:, at]).any(axis=0)]
             if len(at):
@@ -681,18 +683,15 @@ def _styles(names: Iterable[str]) -> dict[str, Style]:
 
 
 def _recorded(recorded, runs: Mapping) -> dict[str, list]:
-    """name → loss curves of recorded runs."""
+    """name → recorded histories."""
     if isinstance(recorded, Mapping):
         if strange := [name for name in recorded if name not in runs]:
             raise ValueError(f"recorded has {strange[0]!r}, which is none of the runs: {', '.join(runs)}")
         pairs = [(name, history) for name, histories in recorded.items() for history in histories]
     else:
         pairs = [(history.recipe.arm, history) for history in recorded]
-    curves: dict[str, list] = {name: [] for name in runs}
-    for name, history in pairs:
-        if name in curves and history.loss:
-            curves[name].append(history.loss)
-    return {name: each for name, each in curves.items() if each}
+    found = {name: [history for to, history in pairs if to == name and history.loss] for name in runs}
+    return {name: histories for name, histories in found.items() if histories}
 
 
 @contextmanager

@@ -29,16 +29,16 @@ CELLS = (_TRAIN, _CHECK)
 def stop_by_keyboard(page: NotebookPage, name: str) -> None:
     """Run the notebook, press Stop once curves are seen to grow; its cells end, the checks in them hold."""
     page.start()
-    text = page.page.locator(".widget-html-content", has_text="steps/s")
+    text = page.page.locator(".normviz p", has_text="steps/s")
     text.wait_for()
     first = text.inner_text()
     page.page.wait_for_function(
-        "first => ![...document.querySelectorAll('.widget-html-content')].some(e => e.innerText === first)", arg=first
+        "first => ![...document.querySelectorAll('.normviz p')].some(e => e.innerText === first)", arg=first
     )  # it moves on by itself
     page.screenshot(f"training-{name}")
     button = page.page.locator(".jupyter-button", has_text=re.compile(r"^\s*Stop\s*$"))
     button.focus()
     page.page.keyboard.press("Enter")
-    page.page.locator(".widget-html-content", has_text="stopped, the record is kept").wait_for()
+    page.page.locator(".normviz p", has_text="stopped, the record is kept").wait_for()
     page.finish()
     page.screenshot(f"training-{name}-stopped")
