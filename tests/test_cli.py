@@ -17,6 +17,7 @@ from normviz.__main__ import COMMANDS, main
 from normviz.lab import STUDIES, History, Recipe, load_costs, preset, run_study, study, timing
 from normviz.lab.studies import Study
 
+UNIX = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
 SHORT = ["--device", "cpu", "--depth", "1", "--steps", "4", "--warmup", "1", "--quiet"]
 
 
@@ -152,6 +153,7 @@ def test_train_writes_resumes_and_judges(tmp_path, capsys):
     assert main(line) == 2 and "holds this run up to step 4" in capsys.readouterr().err
 
 
+@UNIX
 def test_ctrl_c_says_how_to_resume_and_ends_with_130(tmp_path):
     line = [sys.executable, "-m", "normviz", "train", *SHORT, "--steps", "100000", "--checkpoint-every", "5"]
     run = subprocess.Popen([*line, "--out", str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -195,7 +197,7 @@ def test_a_study_whose_runs_failed_ends_with_1_and_says_how_many(tmp_path, capsy
         assert says in captured.err and ("accuracy" in captured.out) == (name != "none")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+@UNIX
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_a_study_that_ctrl_c_ends_keeps_whole_runs_only_and_goes_on_later(jobs, tmp_path):
     """One job runs in the process itself, where the training would take Ctrl-C for itself and the study go on."""

@@ -75,6 +75,8 @@ print("done")
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """The same recipes in one process and in two: {name: (alone, together)}, and the folder of those of the two."""
+    if sys.platform == "win32":
+        pytest.skip("torchrun wants libuv, which torch for Windows is built without")
     out = tmp_path_factory.mktemp("parallel")
     (out / "both.py").write_text(BOTH)
     words = json.dumps({name: recipe.to_dict() for name, recipe in RECIPES.items()})
@@ -132,6 +134,7 @@ def test_a_run_of_two_processes_is_resumed_by_both_and_belongs_to_them(runs):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="torchrun wants libuv, which torch for Windows is built without")
 def test_torchrun_and_the_command_line(tmp_path):
     line = [
         *TORCHRUN,
