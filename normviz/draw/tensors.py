@@ -14,8 +14,8 @@ from normviz.norms import METHODS, Cut, axes_of, cut
 from normviz.picture.block import Cells, cells_legend
 from normviz.picture.block import block as block_items
 from normviz.picture.chart import histogram, legend, mean_and_std, shares
-from normviz.picture.color import MUTED, value_limit
-from normviz.picture.scene import Box, Label, Scene, moved, paragraph
+from normviz.picture.color import MUTED, PAPER, value_fills, value_limit
+from normviz.picture.scene import Box, Label, Scene, Shapes, Strokes, grid_rects, moved, paragraph, rect, ring
 from normviz.picture.text import fixed, number
 
 CLASSIC = ("batch", "layer", "instance", "group")
@@ -52,7 +52,7 @@ def set_statistics(x: np.ndarray, labels: np.ndarray, cursor, centred: bool) -> 
 
 def block_scene(
     x, method: str | None = None, num_groups: int | None = None, *, cursor=None, color: str = "set",
-    layout: str = "NCHW", size: tuple[float, float] = (430, 400),
+    layout: str = "NCHW", size: tuple[float, float] = (430, 400), maps: bool = False,
 ) -> Scene:  # fmt: skip
     """The tensor as a block, its cells coloured by the sets of a method, or by value.
 
@@ -61,12 +61,16 @@ def block_scene(
     cursor: index of one cell; its set is outlined, and the caption tells its statistics.
     color: "set" or "value" (diverging map, symmetric about 0; NaN, ±Inf and clipped cells carry marks).
     A block too large to draw is cut to a window around the cursor, and the caption says what was left out.
+    maps: show before the block what it is folded from: every channel of every sample as a map H × W, then the maps of
+    the first sample drawn as columns, which are the front of the block.  By value; it takes no method.
 
     Raises TypeError if x is not numeric; ValueError, naming the argument, for an unknown method, layout or colour,
     groups that do not divide C, a wrong rank, an empty axis, a cursor outside of the tensor.
     """
     check_color(color)
     x = as_array(x)
+    if maps and method is not None:
+        raise ValueError(f"maps={maps!r} needs method=None, got {method!r}: the maps are drawn by value")
     if method is None:
         if cursor is not None:
             raise ValueError(f"cursor={cursor!r} needs a method: without one no cell has a set")
@@ -86,7 +90,48 @@ def block_scene(
     top = height - 16 * len(foot) - 14
     drawing = [*block_items(cells, Box(8, 28, width - 16, top - 48)), *cells_legend(cells, 14, top)]
     foot = [moved(line, 0, top + 22) for line in foot]
-    return Scene(width, height, [Label(12, 20, heading, 15, bold=True), *drawing, *foot], alt)
+    scene = Scene(width, height, [Label(12, 20, heading, 15, bold=True), *drawing, *foot], alt)
+    return _folded(cells, scene) if maps else scene
+
+
+def _folded(cells: Cells, block: Scene) -> Scene:
+    """Three stages from left to right: maps as images, one sample's maps as columns, the block of all."""
+    samples, channels, positions = cells.shape
+    rows, columns = cells.tile if np.prod(cells.tile) == positions else (positions, 1)  # a window is no whole map
+    scene, middle = Scene(NOTEBOOK_WIDTH, block.height, alt=block.alt), (NOTEBOOK_WIDTH - block.width) * 0.76
+    limit, tall = cells.limit, block.height - 110
+    step = min((middle - 56) / channels, tall / samples / (rows / columns))
+    tile_width, tile_height = step - 4, (step - 4) * rows / columns
+
+    def grid(values: np.ndarray, box: Box, name: str) -> None:
+        scene.items.append(Shapes(grid_rects(box, *values.shape), value_fills(values.ravel(), limit)[0], name=name))
+        scene.items.append(Strokes(ring(rect(box)), GREY, 0.8))
+
+    scene.items.append(Label(12, 20, f"1  {samples} × {channels} maps", 15, bold=True))
+    for n in range(samples):
+        y = 42 + n * (tile_height + 9)
+        scene.items.append(Label(12, y + tile_height / 2 + 4, f"n={n}", color=MUTED))
+        for c in range(channels):
+            box = Box(46 + c * step, y, tile_width, tile_height)
+            grid(cells.values[n, c].reshape(rows, columns), box, "map")
+    wide = NOTEBOOK_WIDTH - block.width - middle - 20
+    front = Box(middle + 14, 42, wide, min(tall, positions * 19.0))
+    scene.items.append(Label(front.x, 20, "2  Unrolled", 15, bold=True))
+    grid(cells.values[0].T, front, "front")  # (P, C)
+    for c in range(1, channels):
+        x = front.x + front.width * c / channels
+        scene.items.append(Strokes(np.array([[[x, front.y], [x, front.bottom]]]), PAPER, 2.0))
+    for x, y, text in (
+        (46, 42 + samples * (tile_height + 9) + 14, "each map: left to right, row after row"),
+        (front.x, front.bottom + 18, "n=0: a column a map"),
+    ):
+        scene.items.append(Label(x, y, text, color=MUTED))
+    left = NOTEBOOK_WIDTH - block.width
+    block.items[0] = Label(26, 20, f"3  {samples} such tables, stacked", 15, bold=True)
+    scene.items += [moved(item, left, 0) for item in block.items]
+    maps = f"{samples} times {channels} maps of {rows} × {columns}"
+    scene.alt = f"{maps}; those of sample 0 unrolled into columns; {samples} tables stacked to a block. {block.alt}"
+    return scene
 
 
 def _known(x: np.ndarray, sets: Cut, cursor) -> dict[str, float]:
