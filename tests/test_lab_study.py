@@ -9,7 +9,18 @@ from dataclasses import replace
 
 import pytest
 
-from normviz.lab import STUDIES, CheckpointError, History, load_study, preset, results_folder, run_study, study, summary
+from normviz.lab import (
+    STUDIES,
+    CheckpointError,
+    DataError,
+    History,
+    load_study,
+    preset,
+    results_folder,
+    run_study,
+    study,
+    summary,
+)
 from normviz.lab.studies import JUDGED, Study, tuned
 
 GRID = tuple(
@@ -122,7 +133,7 @@ def test_failed_run_is_recorded_and_does_not_stop_the_study(tmp_path):
 def test_record_of_another_grid_is_not_overwritten(tmp_path):
     run_study("own", tmp_path, recipes=GRID[:1], jobs=1, device="cpu", tell=lambda line: None)
     before = (tmp_path / "own.jsonl").read_bytes()
-    with pytest.raises(ValueError, match="holds 1 run that are not in the study's grid"):
+    with pytest.raises(ValueError, match="holds a run that is not in the study's grid"):
         run_study("own", tmp_path, recipes=GRID[1:], jobs=1, device="cpu")
     assert (tmp_path / "own.jsonl").read_bytes() == before
 
@@ -174,6 +185,14 @@ def test_a_device_that_is_not_there_is_noticed_before_the_work(tmp_path):
     lines, tell = told()
     with pytest.raises(ValueError, match="device='tpu' cannot be used here"):
         run_study("own", tmp_path, recipes=GRID, device="tpu", tell=tell)
+    assert not lines and not (tmp_path / "own.jsonl").exists()
+
+
+def test_data_that_cannot_be_had_is_noticed_before_the_work(tmp_path):
+    lines, tell = told()
+    grid = (preset("cifar10-tame", steps=1, warmup=0),)
+    with pytest.raises(DataError, match="no CIFAR-10 in"):
+        run_study("own", tmp_path, recipes=grid, jobs=1, device="cpu", data_folder=tmp_path / "none", tell=tell)
     assert not lines and not (tmp_path / "own.jsonl").exists()
 
 

@@ -113,7 +113,8 @@ def run_study(
     and `data_folder` is a path of theirs.  A run whose worker died is done by another one.
 
     Raises ValueError for an unknown name, a record with runs that are not in the grid, a device that is not there, or
-    a scheduler that does not answer; CheckpointError where another process is at the same study.
+    a scheduler that does not answer; DataError where the images cannot be had; CheckpointError where another process is
+    at the same study.
     """
     if recipes is None and name not in STUDIES:
         raise ValueError(unknown("study", name, STUDIES))
@@ -150,6 +151,13 @@ class _Pool:
         at_a_time = f"{self.jobs} at a time" if self.jobs > 0 else "as many at a time as the workers take"
         return f"{at_a_time} at {self.scheduler}" if self.scheduler else at_a_time
 
+    def has_data_for(self, recipes: Iterable[Recipe]) -> None:
+        """Raises DataError if images cannot be had; else they are there, or in the cache, for all processes."""
+        from normviz.lab.data import load_images
+
+        for name in {recipe.data for recipe in recipes} if self.scheduler is None else ():
+            load_images(name, folder=self.data_folder)
+
     def __call__(self, recipes: Iterable[Recipe], study: Study) -> Iterator[dict]:
         """The rows of these runs, in whatever order they are done."""
         from joblib import Parallel, delayed, parallel_config
@@ -184,6 +192,7 @@ def _run_missing(name: str, path: Path, recipes: tuple[Recipe, ...], pool: _Pool
         for row in borrowed.values():
             _append(path, row)
         missing = [recipe for recipe in missing if recipe not in borrowed]
+    pool.has_data_for(missing)
     tell(f"study {name}: {len(recipes) - len(missing)} of {len(recipes)} runs recorded, {pool.words}")
     began = time.perf_counter()
     for done, row in enumerate(pool(missing, study) if missing else (), 1):
@@ -221,9 +230,10 @@ def _recorded(path: Path, recipes: tuple[Recipe, ...]) -> dict[Recipe, dict]:
         return {}
     rows = _rows(path)
     if strange := set(rows) - set(recipes):
+        how_many = "a run that is" if len(strange) == 1 else f"{len(strange)} runs that are"
         raise ValueError(
-            f"{path} holds {len(strange)} run{'s' * (len(strange) > 1)} that are not in the study's grid, such as "
-            f"{min(strange, key=str).title}: the grid has changed; move the record away and run it anew"
+            f"{path} holds {how_many} not in the study's grid, such as {min(strange, key=str).title}: the grid has "
+            "changed; move the record away and run it anew"
         )
     content = path.read_bytes()
     if content and not content.endswith(b"\n"):  # the line that a kill cut off is run again
