@@ -117,7 +117,7 @@ class Race(Picture):
         self.picked = w.ToggleButtons(
             options=names, value=next((name for _, name in names if name == "bn"), names[0][1]) if names else None,
             description="tokens of", style={"button_width": "auto", "description_width": "70px"},
-            layout=w.Layout(width="auto", display=None if len(names) > 1 else "none"),
+            layout=w.Layout(width="auto", display="flex" if len(names) > 1 else "none", align_items="center"),
         )  # fmt: skip
         self.picked.observe(lambda change: self._show(), names="value")
         super().__init__([w.HBox([*self.buttons.values(), self.picked], layout=w.Layout(**FLOW))])
