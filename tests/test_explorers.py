@@ -6,14 +6,17 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from html import escape
+from types import SimpleNamespace
 
 import ipywidgets as w
 import numpy as np
 import pytest
+from paged import as_paged, beside, drawn, markup
 from starts import start
 
-from normviz.explore import EXPLORERS, Explorer
+from normviz.explore import EXPLORERS, Explorer, page
 from normviz.picture.svg import to_svg
 
 TURNS = 300
@@ -82,10 +85,13 @@ def test_widgets_do_what_turn_does(name):
     for _ in range(25):
         change = a_turn(state, rng)
         ((control, value),) = change.items()
-        live.controls[control].value = value
+        if state.controls()[control].hand:
+            live.sheet.hand = {"changes": change, "count": float(rng.random())}
+        else:
+            live.controls[control].value = value
         state = state.turn(**change)
         assert live.state == state
-        for offered in state.controls().values():
+        for offered in beside(state).values():
             widget = live.controls[offered.name]
             assert widget.value == offered.value
             if offered.kind != "flag":
@@ -119,30 +125,102 @@ def test_refusals_name_the_field(name):
 
 
 def test_the_page_says_what_the_kernel_says(name):
+    """Every state that the page's controls and its cursor lead to, walked with `turn`."""
     state = start(name)
-    page = state.html(most=40)
-    rows = json.loads(re.search(r'id="states">(.*?)</script>', page, re.S).group(1))
-    assert 1 <= len(rows) <= 40
-    assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
-    labels = {control.label: control.name for control in state.controls().values()}
-    seen, todo = {0: state}, [0]
-    while todo:  # what the page's lists lead to, walked with `turn`
+    cursor = next((handle for handle in state.scene().handles if handle.sets), None)
+    if cursor:
+        state = replace(state, method="layer", sizes=(2, 4, 2, 2), cursor=(0, 0, 0, 0))
+        state = page._home(state, cursor.fields)  # where what has no effect rests
+    found = json.loads(json.dumps(page.data(state, most=9 if cursor else 20)))
+    assert 1 <= len(found["states"]) <= (100 if cursor else 20) and found["controls"]
+    seen, todo = {found["start"]: state}, [found["start"]]
+    while todo:
         at = todo.pop()
-        scene = seen[at].scene()
-        assert rows[at]["caption"] == scene.alt and rows[at]["svg"] == to_svg(scene)
-        for label, chosen, moves in rows[at]["controls"]:
-            control = seen[at].controls()[labels[label]]
-            assert moves[chosen][1] == at
-            offered = dict(zip(control.labels or map(str, control.values), control.values, strict=True))
-            for text, target in moves:
-                value = offered.get(text) if control.kind == "choice" else next(
-                    v for v in (*control.offers(200), *control.offers(12), *control.offers(5), control.value)
-                    if text in (str(v), f"{v:g}")
-                )  # fmt: skip
-                if target not in seen:
-                    seen[target] = seen[at].turn(**{labels[label]: value})
-                    todo.append(target)
-    assert len(seen) == len(rows)
+        scene, row = seen[at].scene(), found["states"][at]
+        assert drawn(found, at) == markup(replace(as_paged(scene), alt=""))
+        words = found["pieces"][row["words"]]
+        assert words.startswith(f'<p role="status" aria-live="polite">{escape(scene.alt)}</p>')
+        assert all(escape(note) in words for note in seen[at].notes(seen[at].read()))
+        targets = {}
+        for look, (chosen, texts, moves) in zip(found["controls"], row["controls"], strict=True):
+            control, names = seen[at].controls()[look["name"]], found["lists"][texts]["texts"]
+            assert names[chosen] == (
+                control.labels[control.values.index(control.value)] if control.kind == "choice" else
+                f"{control.value:g}" if control.kind == "number" else str(control.value)
+            )  # fmt: skip
+            for value, target in zip(found["lists"][texts]["values"], found["moves"][moves], strict=True):
+                value = control.values[value] if control.kind == "choice" else value
+                targets[target] = seen[at].turn(**{look["name"]: value})
+        if cursor:  # a cursor is known by its set
+            labels = seen[at].read().sets.labels
+            for label, target in enumerate(found["sets"][row["sets"]]):
+                cell = np.argwhere(labels == label)[0].tolist()
+                targets[target] = seen[at].turn(**dict(zip(cursor.fields, cell, strict=True)))
+            assert found["sets"][row["sets"]][labels[seen[at].cursor]] == at
+        for target, other in targets.items():
+            if target not in seen:
+                if cursor:
+                    labels = other.read().sets.labels
+                    cell = np.argwhere(labels == labels[other.cursor])[0].tolist()
+                    other = page._home(other, cursor.fields).turn(**dict(zip(cursor.fields, cell, strict=True)))
+                seen[target] = other
+                todo.append(target)
+    assert len(seen) == len(found["states"])
+
+
+def test_a_page_asks_nobody_for_anything(name):
+    whole = start(name).html(most=2)
+    assert "http" not in whole.replace("http://www.w3.org/2000/svg", "")
+    assert whole.count("data-explorer>") == 1 and "<script src" not in whole
+    with pytest.raises(ValueError, match="most=0 must be"):
+        start(name).html(most=0)
+
+
+def test_a_hand_moves_what_the_handles_say(name):
+    """Every handle names fields that can be set; what the hand tells is what `turn` does, and nonsense is nothing."""
+    state = start(name)
+    live, scene = state.live(), state.scene()
+    assert [row["name"] for row in live.sheet.handles] == [handle.name for handle in scene.handles]
+    for handle, row in zip(scene.handles, live.sheet.handles, strict=True):
+        assert 0 <= handle.box.x < handle.box.right <= scene.width
+        assert 0 <= handle.box.y < handle.box.bottom <= scene.height
+        assert {field for field, _ in handle.keys.values()} <= set(handle.fields)
+        for _, places in handle.at.values():
+            assert all(handle.box.x - 0.1 <= px <= handle.box.right + 0.1 for px, _ in places)
+        for field in row["fields"]:
+            control = live.state.controls()[field["name"]]
+            for number in (field["low"], field["high"]):
+                live.sheet.hand = {"changes": {field["name"]: number}, "count": number}
+                meant = control.values[number] if control.kind == "choice" else number
+                state = state.turn(**{field["name"]: meant})
+                assert live.state == state
+    for nonsense in ({"no such": 1}, {name: None}, {next(iter(state.controls())): "x"}, {}):
+        live.sheet.hand = {"changes": nonsense, "count": -1}
+        assert live.state == state
+    live.close()
+
+
+def test_rerunning_a_cell_frees_what_it_showed(name, monkeypatch):
+    """As the kernel does: a cell with an id runs again and again; and the front end says that an output is gone."""
+    from normviz.explore import live as module
+
+    kernel = SimpleNamespace(get_parent=lambda channel: {"metadata": {"cellId": "a"}})
+    hooks = []
+    events = SimpleNamespace(register=lambda when, hook: hooks.append((when, hook)))
+    shell = SimpleNamespace(kernel=kernel, events=events)
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    monkeypatch.setattr("IPython.display.display", lambda *args, **kwargs: None)
+    monkeypatch.setattr(module, "_PASSING", {})
+    state, before, counts = start(name), registered(), []
+    for _ in range(20):
+        for _, hook in hooks[:1]:
+            hook(SimpleNamespace(cell_id="a"))
+        state._ipython_display_()
+        counts.append(len(registered() - before))
+    assert len(set(counts)) == 1 and hooks[0][0] == "pre_run_cell"
+    (live,) = module._PASSING["a"]
+    live.sheet._handle_custom_msg({"gone": True}, [])
+    assert registered() == before
 
 
 def test_pictures_need_numpy_alone():

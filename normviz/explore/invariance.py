@@ -14,7 +14,7 @@ import numpy as np
 from normviz.explore.base import Explorer
 from normviz.fields import choice, number
 from normviz.norms import METHODS, RunningStats, normalize
-from normviz.picture.color import INK, MARKS, MUTED, PAPER, VALUE_FILLS, readable_on, value_fills, value_limit
+from normviz.picture.color import GROUND, INK, MARKS, MUTED, PAPER, VALUE_FILLS, readable_on, value_fills, value_limit
 from normviz.picture.scene import Box, Handle, Label, Scene, Shapes, Strokes, arrows, grid_rects, rect, rects, ring
 from normviz.picture.text import percent
 from normviz.samples import digit_features
@@ -160,7 +160,7 @@ class Invariance(Explorer):
         items, y = [], box.bottom + 16
         bars = ("everything",) if self.scope == "all" else (f"that {self.scope}", f"other {self.scope}s")
         for name, moved in zip(bars, shares, strict=False):
-            for full, fill, kind in ((1.0, "#EFEFEF", "bar-ground"), (min(moved, 1.0), INK, "bar")):
+            for full, fill, kind in ((1.0, GROUND, "bar-ground"), (min(moved, 1.0), INK, "bar")):
                 items.append(Shapes(rects(box.x, y + 5, box.x + box.width * full, y + 13), [fill], name=kind))
             items.append(Label(box.x, y, f"{name}: {percent(moved)}"))
             y += 36

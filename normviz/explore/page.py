@@ -19,7 +19,7 @@ import numpy as np
 
 from normviz.explore.base import Control, Explorer, notes_html, words_html
 from normviz.explore.hand import handle_rows, labels_of
-from normviz.picture.scene import CURSOR, Handle, Scene, Shapes
+from normviz.picture.scene import CURSOR, Scene, Shapes
 from normviz.picture.svg import BACKDROP, FRONT, SHEET, face_parts, head, piece
 
 #: How many values of a range a page offers, the finest that fits
@@ -67,9 +67,8 @@ def data(start: Explorer, *, most: int = 300) -> dict:
     if most < 1:
         raise ValueError(f"most={most!r} must be an integer >= 1")
     offered = start.controls()
-    cursor = next((handle for handle in start.scene().handles if handle.sets), None)
-    moved = set(cursor.fields) if cursor else set()
-    order = sorted((name for name in offered if name not in moved), key=lambda name: (*start.ahead, name).index(name))
+    cursor = next((handle.fields for handle in start.scene().handles if handle.sets), ())
+    order = sorted((name for name in offered if name not in cursor), key=lambda name: (*start.ahead, name).index(name))
     fineness: dict[str, int] = {}
     for name in order:
         if offered[name].enabled or name in start.ahead:
@@ -83,11 +82,12 @@ def data(start: Explorer, *, most: int = 300) -> dict:
     store = _Store()
     controls = [_look(offered[name]) for name in fineness]
     rows = [_row(state, fineness, index, store, cursor) for state in states]
-    left = [c.label for name, c in offered.items() if c.enabled and name not in fineness and name not in moved]
+    at = tuple(offered[name].value for name in cursor)
+    left = [c.label for name, c in offered.items() if c.enabled and name not in fineness and name not in cursor]
     return {
         "title": type(start).__doc__.strip().split("\n")[0].rstrip("."), "controls": controls, "states": rows,
-        "start": index[_first_of_its_set(start, cursor)],
-        "cell": ",".join(str(offered[name].value) for name in cursor.fields) if cursor else None, **store.tables(),
+        "start": index[_first_of_its_set(_home(start, cursor), cursor, at)],
+        "cell": ",".join(map(str, at)) if cursor else None, **store.tables(),
         "rest": f"In a notebook with a kernel there is also: {', '.join(left)}." if left else "",
     }  # fmt: skip
 
@@ -167,76 +167,89 @@ def _offers(control: Control, fineness: int) -> tuple:
     return offered if control.value in offered else tuple(sorted((*offered, control.value)))
 
 
-def _home(state: Explorer, cursor: Handle | None) -> Explorer:
-    """The state with its cursor at the first cell."""
-    return state.turn(**dict.fromkeys(cursor.fields, 0)) if cursor else state
+def _home(state: Explorer, cursor: tuple[str, ...]) -> Explorer:
+    """The state with its cursor (the names of its fields, none for no cursor) at the first cell, and with those of
+    `ahead` that have no effect in the middle: what cannot be seen is no state of its own.
+    """
+    if cursor:
+        state = state.turn(**dict.fromkeys(cursor, 0))
+    for name in state.ahead:
+        control = state.controls()[name]
+        if not control.useful and control.values:
+            state = state.turn(**{name: control.values[len(control.values) // 2]})
+    return state
 
 
-def _reach(start: Explorer, fineness: dict[str, int], most: int, cursor: Handle | None) -> list[Explorer] | None:
+@lru_cache(maxsize=50_000)
+def _turned(home: Explorer, cursor: tuple[str, ...], name: str, value: Any) -> Explorer:
+    """`turn`, which a page asks for again and again."""
+    return _home(home.turn(**{name: value}), cursor)
+
+
+def _reach(start: Explorer, fineness: dict[str, int], most: int, cursor: tuple[str, ...]) -> list[Explorer] | None:
     """All states that the controls in `fineness` lead to, `start` first; None if they are more than `most`."""
     states = [_home(start, cursor)]
     seen = set(states)
     for state in states:  # grows as it is walked
         offered = state.controls()
         for name, n in fineness.items():
-            fresh = (_home(state.turn(**{name: value}), cursor) for value in _offers(offered[name], n))
+            if not offered[name].enabled:
+                continue
+            fresh = (_turned(state, cursor, name, value) for value in _offers(offered[name], n))
             states += [other for other in fresh if not (other in seen or seen.add(other))]
             if len(states) > most:
                 return None
     return states
 
 
-def _labels(state: Explorer, cursor: Handle) -> np.ndarray | None:
-    """Which set every cell is in, where the picture knows its cursor by its set alone."""
-    return _labels_of(_home(state, cursor))
-
-
 @lru_cache(maxsize=1024)
-def _labels_of(home: Explorer) -> np.ndarray | None:
+def _labels(home: Explorer) -> np.ndarray | None:
+    """Which set every cell is in, where the picture knows its cursor by its set alone."""
     scene = home.scene()
     if not (scene.numbers and any(handle.sets for handle in scene.handles)):
         return None
     return labels_of(scene.numbers["view"], scene.numbers["dims"]).reshape(scene.numbers["shape"])
 
 
-def _cell(labels: np.ndarray, label: int, cursor: Handle) -> dict[str, int]:
+def _cell(labels: np.ndarray, label: int, cursor: tuple[str, ...]) -> dict[str, int]:
     """The first cell of a set, as fields."""
-    return dict(zip(cursor.fields, map(int, np.argwhere(labels == label)[0]), strict=True))
+    return dict(zip(cursor, map(int, np.argwhere(labels == label)[0]), strict=True))
 
 
-def _every_set(state: Explorer, cursor: Handle | None) -> list[Explorer]:
-    """The state with its cursor at the first cell of every set."""
-    labels = _labels(state, cursor) if cursor else None
+@lru_cache(maxsize=1024)
+def _every_set(home: Explorer, cursor: tuple[str, ...]) -> list[Explorer]:
+    """A state with its cursor at the first cell of every set."""
+    labels = _labels(home) if cursor else None
     if labels is None:
-        return [state]
-    return [state.turn(**_cell(labels, label, cursor)) for label in range(int(labels.max()) + 1)]
+        return [home]
+    return [home.turn(**_cell(labels, label, cursor)) for label in range(int(labels.max()) + 1)]
 
 
-def _first_of_its_set(state: Explorer, cursor: Handle | None) -> Explorer:
-    """The state with its cursor at the first cell of the set that it is in."""
-    labels = _labels(state, cursor) if cursor else None
+def _first_of_its_set(home: Explorer, cursor: tuple[str, ...], at: tuple[int, ...]) -> Explorer:
+    """The state with its cursor at the first cell of the set that the cell `at` is in, or the last cell before it."""
+    labels = _labels(home) if cursor else None
     if labels is None:
-        return _home(state, cursor)
-    offered = state.controls()
-    at = tuple(offered[name].value for name in cursor.fields)
-    return state.turn(**_cell(labels, labels[at], cursor))
+        return home
+    inside = tuple(min(i, size - 1) for i, size in zip(at, labels.shape, strict=True))
+    return _every_set(home, cursor)[labels[inside]]
 
 
-def _row(state, fineness: dict[str, int], index: dict[Explorer, int], store: _Store, cursor: Handle | None) -> dict:
-    reading, offered = state.read(), state.controls()
+def _row(state, fineness: dict[str, int], index: dict[Explorer, int], store: _Store, cursor: tuple[str, ...]) -> dict:
+    reading, offered, home = state.read(), state.controls(), _home(state, cursor)
+    at = tuple(offered[name].value for name in cursor)
     controls = []
     for name, n in fineness.items():
         control = offered[name]
         values = _offers(control, n) if control.enabled else (control.value,)
         labels = [_text(control, value) for value in values]
-        targets = [index[_first_of_its_set(state.turn(**{name: value}), cursor)] for value in values]
+        targets = [index[_first_of_its_set(_turned(home, cursor, name, value), cursor, at)] for value in values]
         # A hand means a choice by its index, see `Handle`
         numbers = [control.values.index(v) for v in values] if control.kind == "choice" else values
         controls.append([values.index(control.value), store.list(labels, numbers), store.moves(targets)])
     scene = state.scene(reading)
     drawn, sets = _drawn(scene, notes_html(state.notes(reading)), store, offered), None
-    if cursor and _labels(state, cursor) is not None:
-        every = _every_set(_home(state, cursor), cursor)
+    if cursor and _labels(home) is not None:
+        every = _every_set(home, cursor)
         sets = store.keep("sets", tuple(index[one] for one in every))
     return drawn | {"controls": controls, "sets": sets}
 

@@ -503,6 +503,42 @@ class Picture {
 
 // The widget ------------------------------------------------------------------------------------------------
 
+/** Gives Jupyter's sliders, which have no names of their own for a screen reader, those that stand beside them. */
+function nameControls(root) {
+  for (const knob of root.querySelectorAll(".noUi-handle, .ui-slider-handle")) {
+    const box = knob.closest(".widget-inline-hbox");
+    const name = box?.querySelector(".widget-label")?.textContent.trim();
+    const reading = box?.querySelector(".widget-readout")?.textContent.trim();
+    if (!name) continue;
+    const set = (attribute, value) => { if (knob.getAttribute(attribute) !== value) knob.setAttribute(attribute, value); };
+    set("aria-label", name);
+    if (reading) set("aria-valuetext", reading);
+    if (knob.matches(".ui-slider-handle")) {  // of the classic page, which tells a screen reader nothing at all
+      const along = Math.round(parseFloat(knob.style.left || knob.style.bottom || "0"));
+      for (const [attribute, value] of [["role", "slider"], ["aria-valuenow", along], ["aria-valuemin", 0], ["aria-valuemax", 100]]) {
+        set(attribute, String(value));
+      }
+    }
+  }
+}
+
+/** Keeps the names of a root's controls; gives the function that ends that. */
+function named(root) {
+  let due = false;
+  const later = () => {
+    if (due) return;
+    due = true;
+    setTimeout(() => { due = false; nameControls(root); }, 60);
+  };
+  const watch = new MutationObserver(later);
+  for (const row of root.children) {
+    if (!row.querySelector(".nv-stage")) watch.observe(row, { subtree: true, childList: true, characterData: true });
+  }
+  later();
+  setTimeout(later, 500);
+  return () => watch.disconnect();
+}
+
 const PARTS = ["backdrop", "front", "handles", "cells", "words"];
 
 function render({ model, el }) {
@@ -532,7 +568,11 @@ function render({ model, el }) {
     return [part, update];
   });
   let unfollow = () => {};
-  const attach = () => { unfollow = follow(el.closest(".normviz") ?? root); };
+  const attach = () => {
+    const whole = el.closest(".normviz") ?? root, ends = [follow(whole)];
+    if (whole !== el) ends.push(named(whole));
+    unfollow = () => ends.forEach((end) => end());
+  };
   if (el.isConnected) attach();
   else requestAnimationFrame(() => setTimeout(attach));  // Jupyter puts it into the page after this
   el.picture = picture;
@@ -577,7 +617,7 @@ export function mount(element, data) {
   /** The state that a hand's move leads to: by its set where the state knows sets, else by one control after another. */
   function reach(changes, handle) {
     const state = data.states[at];
-    if (handle.sets && state.sets) {
+    if (handle.sets && state.sets !== null) {
       cell = handle.fields.map((field) => field.value).join();
       const cells = data.cells[state.cells];
       const flat = cell.split(",").reduce((k, v, axis) => k * cells.shape[axis] + Number(v), 0);

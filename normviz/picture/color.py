@@ -8,14 +8,14 @@ import numpy as np
 
 from normviz.arms import BLUE, GREY, HUES, SLATE, VERMILION
 
-INK, MUTED, PAPER, GRID = "#1A1A1A", SLATE, "#FFFFFF", "#E4E4E4"
+INK, MUTED, PAPER, GRID, GROUND = "#1A1A1A", SLATE, "#FFFFFF", "#E4E4E4", "#EFEFEF"
 #: One colour for each axis, used in text, controls and pictures alike; each has a contrast above 4.5:1 on white
 AXIS_COLORS = {"sample": "#9C4A00", "channel": "#005A8F", "position": "#006B4E"}
 #: The host's own colours, where it has any: on a dark page ink is light.  What must stay as it is, such as lines over
 #: cells, is written in small letters: `#1a1a1a`
 THEMED = {
     color: f"var(--nv-{name},{color})" for name, color in
-    {"ink": INK, "muted": MUTED, "paper": PAPER, "grid": GRID, "grey": GREY, **AXIS_COLORS}.items()
+    {"ink": INK, "muted": MUTED, "paper": PAPER, "grid": GRID, "ground": GROUND, "grey": GREY, **AXIS_COLORS}.items()
 }  # fmt: skip
 LOW, HIGH, LEVELS = BLUE, VERMILION, 101  # negative and positive values, and the steps of the map
 

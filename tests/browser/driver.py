@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 
+from axe_playwright_python.sync_playwright import Axe
 from browser.pages import NotebookPage
 from playwright.sync_api import Locator, TimeoutError, expect
 from starts import start
@@ -249,6 +250,24 @@ class Driver:
     def is_legible(self) -> None:
         """Nothing is cut off, and every word stands out from what is behind it."""
         assert not (faults := self.root.evaluate(FAULTS)), "\n".join(faults)
+
+    def fits(self) -> None:
+        """Controls, picture and sentence are on the screen together, the picture as wide as its place at most."""
+        room = self.page.page.evaluate("selector => document.querySelector(selector).clientHeight", self.page.SCROLLED)
+        top, said, right, edge = self.root.evaluate("""root => {
+            const box = root.getBoundingClientRect(), place = root.parentElement.getBoundingClientRect();
+            const bottom = root.querySelector('p[role=status]').getBoundingClientRect().bottom;
+            return [box.top, bottom, root.querySelector('.nv-stage').getBoundingClientRect().right, place.right];
+        }""")
+        assert said - top <= room, f"{said - top} px of {room}"
+        assert right <= edge + 0.5, f"the picture ends at {right}, its place at {edge}"
+
+    def is_accessible(self) -> None:
+        """What axe-core finds in the explorer: nothing."""
+        self.root.evaluate("root => { root.dataset.axe = '1'; }")
+        found = Axe().run(self.page.page, context="[data-axe]")
+        self.root.evaluate("root => { delete root.dataset.axe; }")
+        assert found.violations_count == 0, found.generate_report()
 
     def screenshot(self, name: str) -> None:
         self.page.screenshot(f"{self.name}-{name}", self.root)

@@ -160,6 +160,16 @@ class LabPage(NotebookPage):
         counts = [cell["execution_count"] for cell in self.cells() if "".join(cell["source"]).strip()]
         assert counts == list(range(1, len(counts) + 1)), f"not every cell has run: {counts}"
 
+    def run_cell(self, number: int) -> None:
+        """Run one cell, counted from 0, and wait for it."""
+        self.page.evaluate(
+            """async number => {
+                jupyterapp.shell.currentWidget.content.activeCellIndex = number;
+                await jupyterapp.commands.execute('notebook:run-cell');
+            }""",
+            number,
+        )
+
     def cells(self) -> list[dict]:
         """The code cells with their outputs, as they would be saved."""
         cells = self.page.evaluate("jupyterapp.shell.currentWidget.content.model.toJSON().cells")

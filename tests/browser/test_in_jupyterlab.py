@@ -7,8 +7,10 @@ import symtable
 import numpy as np
 import pytest
 from browser.driver import Driver, explorers
+from browser.hover import HOVER
 from browser.oracle import is_the_partition
-from browser.servers import ROOT
+from browser.pages import ARTIFACTS
+from browser.servers import ROOT, write_notebook
 from playwright.sync_api import expect
 from starts import looks
 
@@ -130,8 +132,41 @@ def test_the_explorers_obey_the_keyboard(open_lab, lab, name):
         driver.is_legible()
         driver.walk()
         driver.is_legible()
+        driver.grasp()
+        driver.fits()
+        driver.is_accessible()
         ORACLES.get(driver.name, Driver.shows)(driver)
     page.theme(dark=True)
     for driver in shown:
+        expect(driver.root).to_have_attribute("data-nv-theme", "dark")
         driver.screenshot("dark")
         driver.is_legible()
+        driver.is_accessible()
+
+
+def test_a_cell_that_runs_again_frees_what_it_showed(open_lab, lab):
+    """Twenty times: the kernel has as many widgets as after the first."""
+    count = "import ipywidgets as _w"
+    page = open_lab(write_notebook(lab[1], "again.ipynb", "import normviz as nv", "nv.explore.outlier()"))
+    page.run_all()
+    counts = []
+    for _ in range(20):
+        page.run_cell(1)
+        counts.append(int(page.ask(count, "len(_w.widgets.widget._instances)")))
+        expect(page.page.locator(".normviz p[role=status]")).to_have_count(1)
+    assert len(set(counts)) == 1, counts
+
+
+def test_hover_lights_the_set_within_a_frame(open_lab, lab):
+    """In the widget, without a word to the kernel."""
+    page = open_lab(write_notebook(lab[1], "hover.ipynb", "import normviz as nv", "nv.explore.axes()"))
+    page.run_all()
+    (axes,) = explorers(page)
+    before = page.ask("import gc", "str([w.hand for w in gc.get_objects() if type(w).__name__ == 'Sheet'])")
+    times = np.array(page.page.evaluate(HOVER, [axes.root.locator(".nv-picture").element_handle(), 7]))
+    assert len(times) > 50 and np.median(times) < 16, np.quantile(times, (0.5, 0.95, 1.0))
+    assert page.ask("import gc", "str([w.hand for w in gc.get_objects() if type(w).__name__ == 'Sheet'])") == before
+    ARTIFACTS.joinpath("hover-lab.json").write_text(json.dumps(np.quantile(times, (0.5, 0.95, 1.0)).tolist()))
+    axes.page.page.mouse.move(2, 2)
+    axes.root.locator(".nv-stage").dispatch_event("pointerleave")
+    axes.shows()

@@ -43,7 +43,9 @@ def test_the_explorers_obey_the_keyboard_in_the_classic_page(classic, tmp_path):
     for driver in shown.values():
         driver.screenshot("classic")
         driver.walk()
+        driver.grasp()
         driver.is_legible()
+        driver.is_accessible()
     is_the_partition(shown["axes"])
 
 
