@@ -1,4 +1,4 @@
-"""`python -m normviz images | train | study | bench | claims | doctor`: what the notebooks do, from a shell.
+"""`python -m normviz images | train | study | bench | claims | inspect | doctor`: what the notebooks do, from a shell.
 
 A command is a function of the parsed options that returns the exit code; its docstring is its help, `COMMANDS` lists
 it, and `parser` gives it its flags.
@@ -16,6 +16,7 @@ from pathlib import Path
 from textwrap import fill
 
 from normviz import __version__
+from normviz.clinic import door
 from normviz.fields import parse, unknown
 from normviz.files import make_writable, write_atomic
 from normviz.lab.errors import CheckpointError, DataError
@@ -161,7 +162,7 @@ def doctor(options) -> int:
     return int(any(finding.state == "lacks" for finding in findings))
 
 
-COMMANDS = {command.__name__: command for command in (images, train, study, bench, claims, doctor)}
+COMMANDS = {command.__name__: command for command in (images, train, study, bench, claims, door.inspect, doctor)}
 #: What is said of a command that Ctrl-C ended
 GO_ON = {
     "study": "the same command goes on with the runs that are missing",
@@ -203,6 +204,8 @@ def parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
         command.set_defaults(parser=command)
         add[name] = command.add_argument
+
+    door.add_arguments(add["inspect"])
 
     add["images"]("names", nargs="*", help="some of the pictures, such as ln.png; all without")
     add["images"]("--out", type=_folder, default=Path("images"), metavar="FOLDER", help="default: images")
