@@ -438,7 +438,7 @@ def test_kernels_restart_in_mid_training_and_share_a_folder_and_a_cache(kernels,
 
 # Explorers ------------------------------------------------------------------------------------------------------
 
-EVENTS = count(60, int(os.environ.get("NORMVIZ_SOAK_EVENTS", "20000")))
+EVENTS = count(40, int(os.environ.get("NORMVIZ_SOAK_EVENTS", "20000")))
 
 
 @pytest.mark.parametrize("name", EXPLORERS)
