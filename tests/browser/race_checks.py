@@ -104,3 +104,33 @@ def race_and_restart(page: NotebookPage, restart) -> None:
         assert race.button(name).is_disabled() == (name == "Stop")  # it is paused, not over
     assert "race.run() goes on." in race.root.text_content()
     page.screenshot("race-paused")
+
+
+FILM = """
+import numpy as np
+import normviz as nv
+rng = np.random.default_rng(0)
+lengths = {arm: np.exp(rng.normal(0, 0.5, (30, 4, 6, 16))) for arm in ("ln", "bn")}
+film = nv.explore.Tokens(lengths, rng.integers(0, 17, (6, 8, 8)), range(0, 60, 2))
+film.show(0)
+film
+""".strip()
+
+
+def film_plays(page: NotebookPage) -> None:
+    """The film runs by itself when its button is pressed, and goes frame by frame with the arrow keys."""
+    page.run_all()
+    root = page.page.locator(".normviz").first
+    said = "k => +/Step (\\d+):/.exec(document.querySelector('.normviz').textContent)[1] "
+    page.page.wait_for_function(f"{said} === 0")
+    buttons = root.locator(".widget-play button")
+    buttons.first.press("Enter")
+    page.page.wait_for_function(f"{said} >= 6")
+    buttons.nth(1 if buttons.count() > 3 else 0).press("Enter")  # ipywidgets 7 has a button of its own for the pause
+    page.page.wait_for_timeout(1000)
+    reached = page.ask("", "film.steps[film.frame]")
+    assert 6 <= reached < 58
+    page.handle(root.locator(".widget-hslider").first).press("ArrowLeft")
+    page.page.wait_for_function(f"{said} === {reached - 2}")
+    assert page.ask("", "film.slider.label") == str(reached - 2)
+    page.screenshot("film")

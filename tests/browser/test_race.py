@@ -8,7 +8,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 from browser.pages import LAB_READY
-from browser.race_checks import CELLS, STEPS, race_and_restart
+from browser.race_checks import CELLS, FILM, STEPS, film_plays, race_and_restart
 from browser.servers import write_notebook
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -42,3 +42,7 @@ def picture(cell: dict) -> str:
     png = matplotlib.image.imread(BytesIO(base64.b64decode("".join(output["data"]["image/png"]))), format="png")
     assert png.shape[1] >= 944 and len(np.unique(png[:, :, 0])) > 8
     return output["metadata"]["image/png"]["alt"]
+
+
+def test_a_film_of_tokens_plays(open_lab, lab):
+    film_plays(open_lab(write_notebook(lab[1], "film.ipynb", FILM)))

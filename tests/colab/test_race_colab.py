@@ -2,7 +2,7 @@
 
 import pytest
 from browser.pages import CLASSIC_QUIET
-from browser.race_checks import CELLS, race_and_restart
+from browser.race_checks import CELLS, FILM, film_plays, race_and_restart
 from browser.servers import write_notebook
 
 pytestmark = [pytest.mark.colab, pytest.mark.browser]
@@ -20,3 +20,7 @@ def test_a_race_obeys_the_reader_and_survives_its_kernel(classic, tmp_path):
     race_and_restart(page, restart)
     said = page.page.locator(".output_stdout").all_inner_texts()
     assert any("done to all three" in text for text in said)
+
+
+def test_a_film_of_tokens_plays(classic, tmp_path):
+    film_plays(classic(write_notebook(tmp_path / "notebooks", "film.ipynb", FILM)))
