@@ -78,7 +78,7 @@ TRANSFORMERS = {
 
 TORCHVISION = (
     "resnet18", "googlenet", "shufflenet_v2_x0_5", "mnasnet0_5", "mobilenet_v2", "squeezenet1_1", "convnext_tiny",
-    "segmentation.lraspp_mobilenet_v3_large", "segmentation.fcn_resnet50", "detection.backbone",
+    "segmentation.lraspp_mobilenet_v3_large", "detection.backbone",
 )  # fmt: skip
 
 
