@@ -157,8 +157,3 @@ SICK = (
     worse_in_evaluation, bessel, ema_without_buffers, frozen_that_drifts, accumulated, batch_of_one, wrong_axis, padded,
     stale, constant_group_norm,
 )  # fmt: skip
-
-
-def cured(sick: Sick) -> nn.Module:
-    """A copy, for tests that change it."""
-    return copy.deepcopy(sick.model)
