@@ -126,4 +126,3 @@ def test_refusals_name_what_came(lengths, images):
         Tokens(lengths, images, most=0)
     with pytest.raises(TypeError, match=r"lengths\['bn'\]"):
         Tokens({"bn": "long"}, images)
-
