@@ -357,8 +357,10 @@ def _half(runs: Runs) -> Parts:
         if nan["bn"] and not nan["ln"] + nan["bn+ffnbn"]:
             dies.append(f"{nan['bn']} of {len(groups['bn'])} runs at {setting}")
     devices = " and ".join(sorted({run.meta["device"] for run in every}))
-    where = f"at {' and '.join(crash)}" if crash else "nowhere"
-    yield f"{where} BN learns and then stops being finite where LN and FFN-BN do not (float16 on {devices})", ""
+    if crash:
+        yield f"BN learns and then stops being finite, where LN and FFN-BN do not, at {' and '.join(crash)}", ""
+    else:
+        yield f"in no setting does BN learn and then stop being finite while LN and FFN-BN do not (on {devices})", ""
     if dies:
         yield f"BN's training loss stops being finite in {' and in '.join(dies)}, LN's and FFN-BN's never", ""
 
