@@ -24,7 +24,6 @@ HERE = Path(__file__).resolve().parent
 NOTEBOOKS = ROOT / "notebooks"
 MARK = ".built-by-normviz"  # a folder without it is somebody's, and is not emptied
 CACHE = ROOT / "build" / "site-cache"
-CHAPTER_LIMIT = 300_000  # bytes of a chapter, compressed, beside its pictures
 
 
 class Page(NamedTuple):
@@ -55,9 +54,7 @@ def build(out: Path) -> list[Path]:
 def _empty(out: Path) -> None:
     if out.exists():
         if any(out.iterdir()) and not (out / MARK).exists():
-            raise ValueError(
-                f"out={str(out)!r} holds files that are not ours; it takes a new folder, or one built before"
-            )
+            raise ValueError(f"out={str(out)!r} holds other files; it takes a new folder, or one built before")
         shutil.rmtree(out)
     out.mkdir(parents=True)
     (out / MARK).touch()

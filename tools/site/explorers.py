@@ -53,7 +53,7 @@ NOTES = {"here": "These pages have no machine to time: the numbers are those rec
 
 #: How many states of each are drawn ahead, those of a cursor not counted: what a chapter's bytes and a minute allow
 MOST = {
-    "axes": 12, "batches": 24, "outlier": 65, "geometry": 40, "invariance": 18, "groups": 24, "time": 84, "cost": 63,
+    "axes": 12, "batches": 24, "outlier": 65, "geometry": 32, "invariance": 12, "groups": 24, "time": 84, "cost": 63,
     "scaling": 144, "gradient": 48, "inside": 144, "evaluation": 54,
 }  # fmt: skip
 _OTHERS = 24

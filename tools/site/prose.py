@@ -16,9 +16,7 @@ from pygments.util import ClassNotFound
 
 _CHAPTER = re.compile(r"\b([Cc]hapter|[Nn]otebook) (\d)\b")
 _TAG = re.compile(r"<[^>]+>")
-_BLOCK = re.compile(
-    r"</?(?:p|li|[uo]l|t[dhr]|table|h\d|pre|div|d[tld]|figure|details|summary|blockquote|br|section)\b[^>]*>"
-)
+_BLOCK = re.compile(r"</?(?:p|li|[uo]l|t[dhr]|h\d|pre|div|d[tld]|figure|details|summary|blockquote|br|section)\b[^>]*>")
 _FORMATTER = HtmlFormatter(nowrap=True)
 
 

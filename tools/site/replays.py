@@ -118,7 +118,8 @@ def _panel(scene: Scene, name: str, steps: int) -> str:
     return (
         f'<div class="panel">{opening}<defs><clipPath id="{name}-clip"><rect x="0" y="0" width="{right + 9:.1f}"'
         f' height="100%" data-from="{left:.1f}" data-to="{right:.1f}"/></clipPath><g id="{name}">{curves}</g></defs>'
-        f'{axes}<use href="#{name}" opacity="0.2"/><g clip-path="url(#{name}-clip)"><use href="#{name}"/></g></svg></div>'
+        f'{axes}<use href="#{name}" opacity="0.2"/>'
+        f'<g clip-path="url(#{name}-clip)"><use href="#{name}"/></g></svg></div>'
     )
 
 
@@ -128,7 +129,7 @@ def _moves(item) -> bool:
         return item.text.startswith("×")
     if isinstance(item, Shapes):
         return item.name.startswith("mark-")
-    return isinstance(item, Strokes) and item.name not in _AXES and item.color != INK and not item.name == "key"
+    return isinstance(item, Strokes) and item.name not in _AXES and item.color != INK and item.name != "key"
 
 
 def _body(scene: Scene) -> str:
