@@ -243,7 +243,7 @@ def _widget(control: Control) -> w.Widget:
         words = any(isinstance(value, bool) or not isinstance(value, (int, float)) for value in control.values)
         longest = max(text_width(label, 13) for label in control.labels)
         if words and len(control.labels) < 5 and sum(map(len, control.labels)) <= 30:
-            look["style"] |= {"button_width": f"{max(54, longest + 30):.0f}px"}
+            look["style"] |= {"button_width": f"{max(54, longest + 36):.0f}px"}
             beside = {"display": "flex", "align_items": "center", "margin": "0 0 0 8px", "width": "auto"}
             return w.ToggleButtons(options=_options(control), layout=beside, **look)
         look["layout"] = {"width": f"{min(400, 220 + text_width(name, 13) + longest):.0f}px"}
