@@ -44,7 +44,7 @@
   // Long lines scroll in a box of their own, which the keyboard must reach ------------------------------------------
   const boxes = [...document.querySelectorAll(".scrolls")];
   const reach = () => {
-    const over = boxes.map(box => box.scrollWidth > box.clientWidth + 1);
+    const over = boxes.map(box => box.scrollWidth > box.clientWidth);
     boxes.forEach((box, i) => (over[i] ? box.setAttribute("tabindex", "0") : box.removeAttribute("tabindex")));
   };
   addEventListener("resize", reach);
