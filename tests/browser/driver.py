@@ -61,7 +61,8 @@ FAULTS = """root => {
         const room = sheet.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
         const width = one.tagName === 'svg' ? Math.max(root.scrollWidth, one.getBoundingClientRect().width)
             : words.getBoundingClientRect().width;
-        if (sheet.clientWidth && width > room + 0.1) faults.push(`${name}: ${width} px in ${room}`);
+        // clientWidth is in whole pixels
+        if (sheet.clientWidth && width > room + 0.5) faults.push(`${name}: ${width} px in ${room}`);
         let behind = one;
         while (behind && getComputedStyle(behind).backgroundColor === 'rgba(0, 0, 0, 0)') behind = behind.parentElement;
         if (!behind || one.tagName === 'svg') continue;
