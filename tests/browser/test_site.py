@@ -163,7 +163,7 @@ def test_a_folder_of_somebody_is_left_alone(tmp_path):
 def all_ready(page: Page) -> None:
     for one in page.locator("[data-explorer]").all():
         one.scroll_into_view_if_needed()
-        expect(one).to_have_attribute("data-ready", "1")
+        expect(one).to_have_attribute("data-ready", "1", timeout=WAIT_MS)
 
 
 def violations(page: Page, rules: list[str] | None = None) -> list[str]:

@@ -123,6 +123,7 @@ class Prose(mistune.HTMLRenderer):
         return formula(text, "inline")
 
     def table(self, text: str) -> str:
+        text = re.sub(r"<th([^>]*)></th>", r"<td\1></td>", text)  # a corner heads nothing
         return f'<div class="table scrolls"><table>{text}</table></div>\n'
 
     def image(self, text: str, url: str, title: str | None = None) -> str:
