@@ -116,7 +116,7 @@ ORACLES = {
 
 
 def test_the_notebooks_show_the_explorers():
-    assert {name for names in LIVE.values() for name in names} >= set(EXPLORERS) - {"epsilon"}
+    assert {name for names in LIVE.values() for name in names} >= set(EXPLORERS) - {"epsilon", "devices"}  # these are in no chapter
 
 
 @pytest.mark.parametrize("name", [name for name, live in LIVE.items() if live])
