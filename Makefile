@@ -53,6 +53,7 @@ notebooks: $(VENV)/installed  ## re-execute every notebook in place
 
 images: $(VENV)/installed  ## regenerate images/
 	$(PY) -m normviz images
+	$(PY) -m tools.site --moving images/axes_explorer.svg
 
 badges: $(VENV)/installed  ## rewrite the Colab links from [project.urls]
 	$(PY) tools/badges.py
