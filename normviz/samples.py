@@ -36,7 +36,11 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def digit_images(count: int = 4) -> np.ndarray:
-    """The first `count` of the handwritten digits: float32 (count, 8, 8), ink between 0 and 1."""
+    """The first `count` of the handwritten digits: float32 (count, 8, 8), ink between 0 and 1.
+
+    Raises ValueError for a count outside of 1 to 1797.
+    """
+    _check(count=(count, 1797))
     return (digits()[0][:count] / 16).astype(np.float32)
 
 

@@ -40,13 +40,13 @@ def as_array(x, name: str = "x") -> np.ndarray:
 
     Raises TypeError, naming the argument, for anything else.
     """
-    if hasattr(x, "detach"):
-        x = x.detach().cpu()
-        x = x.float() if str(x.dtype) == "torch.bfloat16" else x  # which numpy has not
     try:
+        if hasattr(x, "detach"):
+            x = x.detach().cpu()
+            x = x.float() if str(x.dtype) == "torch.bfloat16" else x  # which numpy has not
         array = np.asarray(x)
         return array.astype(np.float64, casting="same_kind" if array.dtype.kind != "b" else "unsafe")
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, NotImplementedError):  # the last of a tensor on "meta", which has no values
         got = f"{type(x).__name__} of {x.dtype}" if hasattr(x, "dtype") else type(x).__name__
         raise TypeError(f"{name} must be a tensor or array of real numbers, got {got}") from None
 

@@ -150,6 +150,16 @@ def _close_those_of(info) -> None:
         live.close()
 
 
+class ListSlider(w.SelectionSlider):
+    """A slider over a list that may hold None, which ipywidgets takes for "nothing is chosen"."""
+
+    @t.observe("value")
+    def _propagate_value(self, change) -> None:
+        place = next((k for k, (_, value) in enumerate(self.options) if value == change["new"]), None)
+        if place is not None and self.index != place:
+            self.index = place
+
+
 class Live(Picture):
     """An explorer's controls above its picture; made by `Explorer.live`.
 
@@ -247,7 +257,7 @@ def _widget(control: Control) -> w.Widget:
             beside = {"display": "flex", "align_items": "center", "margin": "0 0 0 8px", "width": "auto"}
             return w.ToggleButtons(options=_options(control), layout=beside, **look)
         look["layout"] = {"width": f"{min(400, 220 + text_width(name, 13) + longest):.0f}px"}
-        return w.SelectionSlider(options=_options(control), **look)
+        return ListSlider(options=_options(control), **look)
     few = control.high - control.low <= 16 * control.step
     room = min(300, (150 if few else 200) + text_width(name, 13))
     look["layout"] = {"width": f"{room:.0f}px"}

@@ -130,8 +130,11 @@ class ViT(nn.Module):
         super().__init__()
         if ffn not in FFN.KINDS:
             raise ValueError(unknown("ffn", ffn, FFN.KINDS))
-        if depth < 1 or width % heads:
-            raise ValueError(f"depth={depth!r} must be at least 1, and heads={heads!r} divide width={width!r}")
+        for name, value in {"depth": depth, "width": width, "heads": heads, "patch": patch}.items():
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}={value!r} must be an integer >= 1")
+        if width % heads:
+            raise ValueError(f"heads={heads!r} does not divide width={width!r}")
         slots = slots_of(arm, "vit")
         self.embedding = PatchEmbedding(channels, size, patch, width)
         tokens = self.embedding.tokens
