@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from normviz.lab.models.conv import ConvNet
     from normviz.lab.models.gru import InkGRU
     from normviz.lab.models.vit import FFN, Attention, PatchEmbedding, ViT
+    from normviz.lab.parallel import synchronized
     from normviz.lab.probe import Probe, token_norms
     from normviz.lab.recipe import PRESETS, Recipe, preset
     from normviz.lab.studies import SLOTS, STUDIES
@@ -64,6 +65,7 @@ _WHERE = {
     "models.conv": "ConvNet",
     "models.gru": "InkGRU",
     "models.vit": "FFN Attention PatchEmbedding ViT",
+    "parallel": "synchronized",
     "probe": "Probe token_norms",
     "recipe": "PRESETS Recipe preset",
     "studies": "SLOTS STUDIES",
