@@ -7,7 +7,7 @@ Plain Python: everything may import this module, and it imports nothing of ours.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -124,6 +124,20 @@ def arms_of(model: str) -> dict[str, Arm]:
 def style_of(key: str) -> Arm:
     """The row of an arm.  What is no arm (a setting, say) is told by its name, in grey with a star."""
     return ARMS.get(key) or Arm(str(key), str(key), SLATE, "star", True)
+
+
+def styles_of(keys: Iterable[str]) -> dict[str, Arm]:
+    """The rows of several arms that stand in one chart; several that are no arms are told apart by hue and marker."""
+    styles = {key: style_of(key) for key in keys}
+    strangers = [key for key in styles if key not in ARMS]
+    taken = {style.color for style in styles.values()}
+    free = [hue for hue in (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY) if hue not in taken]
+    if len(strangers) > 1 and free:
+        marks = ("circle", "square", "triangle", "diamond")
+        for k, key in enumerate(strangers):
+            look = {"color": free[k % len(free)], "marker": marks[k % len(marks)], "dashed": k % 2 == 1}
+            styles[key] = styles[key]._replace(**look)
+    return styles
 
 
 class Kind(NamedTuple):

@@ -179,3 +179,12 @@ def test_nothing_to_draw_is_named(call, words):
     with pytest.raises(ValueError, match=r".") as caught:
         call()
     assert words in str(caught.value)
+
+
+def test_curves_that_are_no_arms_are_told_apart():
+    from normviz.arms import ARMS, SLATE, styles_of
+
+    styles = styles_of(["ln", "64 at once", "16 times 4"])
+    assert styles["ln"] is ARMS["ln"] and styles["64 at once"].name == "64 at once"
+    looks = {(style.color, style.marker, style.dashed) for style in styles.values()}
+    assert len(looks) == 3 and styles_of(["mine"])["mine"].color == SLATE

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from normviz.arms import BLUE, KINDS, VERMILION, Style, style_of
+from normviz.arms import BLUE, KINDS, VERMILION, Style, style_of, styles_of
 from normviz.costs import device_words
 from normviz.draw.common import NOTEBOOK_WIDTH, as_array, drawn
 from normviz.fields import unknown
@@ -80,14 +80,15 @@ def loss_scene(
     low = min((float(np.nanmin(c)) for c in everything if np.isfinite(c).any()), default=0.1)
     limits = (max(1e-4, min(low, 0.5)), 2 * chance) if log else (0.0, 1.35 * chance)
     scene = Scene(*size)
-    entries = list(map(style_of, arms)) if keyed else []
+    styles = styles_of(arms)
+    entries = list(styles.values()) if keyed else []
     chart = panel_chart(
         scene, heading, entries, (0, max(steps or known, 2)), limits, note=note, x_name="step", y_name="training loss",
         log_y=log,
     )  # fmt: skip
     words, crosses = [], []
     for arm, curves in arms.items():
-        style = style_of(arm)
+        style = styles[arm]
         even = np.full((len(curves), known), np.nan)
         for row, curve in zip(even, curves, strict=True):
             row[: len(curve)] = smooth(curve)
