@@ -1,7 +1,9 @@
 """Settings for every test: property tests have no deadline, as the machine may be busy; nobody asks another machine."""
 
 import ipaddress
+import signal
 import socket
+import threading
 
 import pytest
 
@@ -12,6 +14,11 @@ except ImportError:  # not every environment that drives a browser has it
 else:
     settings.register_profile("normviz", deadline=None)
     settings.load_profile("normviz")
+
+
+# A shell that starts pytest in the background has it ignore Ctrl-C, and so would every process that a test starts
+if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def is_loopback(family: int, address) -> bool:

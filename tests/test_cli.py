@@ -161,7 +161,10 @@ def test_ctrl_c_says_how_to_resume_and_ends_with_130(tmp_path):
     while not list(tmp_path.glob("step-*")) and time.monotonic() < until:
         time.sleep(0.05)
     run.send_signal(signal.SIGINT)
-    out, error = run.communicate(timeout=60)
+    try:
+        out, error = run.communicate(timeout=60)
+    finally:
+        run.kill()
     assert run.returncode == 130, error
     assert "stopped after" in out and "the same command with --resume goes on" in out and "Traceback" not in error
     assert "stalled" not in out  # nobody judges an unfinished run
