@@ -43,7 +43,7 @@ test-zoo: $(VENV)/installed-zoo  ## `nv.inspect` on networks of timm, transforme
 	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(PYTEST) tests/zoo $(PYTEST_ARGS)
 
 soak: $(VENV)/installed  ## kills, damage, full disks and thousands of events, at length
-	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 NORMVIZ_SOAK=long $(PYTEST) tests/test_soak.py -s $(PYTEST_ARGS)
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 NORMVIZ_SOAK=long $(PYTEST) tests/test_soak.py tests/test_exercises.py -s $(PYTEST_ARGS)
 
 site: $(VENV)/installed  ## build site/: the chapters as pages that need no kernel
 	$(PY) -m tools.site

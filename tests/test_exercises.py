@@ -6,6 +6,7 @@ needs, directly or through other cells: an explorer or a training that it does n
 
 import ast
 import builtins
+import os
 import re
 import sys
 from pathlib import Path
@@ -77,7 +78,8 @@ def cases():
     for path in run_notebooks.notebooks():
         for k, block in enumerate(solutions(nbformat.read(path, as_version=4))):
             reason = SLOW.get((path.stem, k))
-            marks = [pytest.mark.slow] if reason else []
+            long = os.environ.get("NORMVIZ_SOAK") == "long"
+            marks = [pytest.mark.skipif(not long, reason=f"{reason}: make soak")] if reason else []
             yield pytest.param(path, block, id=f"{path.stem}-{k}", marks=marks)
 
 

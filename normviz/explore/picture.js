@@ -701,7 +701,10 @@ export function mount(element, data) {
       const flat = (one) => one.split(",").reduce((k, v, axis) => k * cells.shape[axis] + Number(v), 0);
       if (!cell || !inside(cell) || labels[flat(cell)] !== mine) {
         const wanted = cell && inside(cell) ? data.sets[state.sets][labels[flat(cell)]] : null;
-        if (wanted !== null && wanted !== target) return show(wanted);
+        if (wanted !== null && wanted !== target) {
+          shown.backdrop = shown.cells = undefined;  // nothing of this state was shown
+          return show(wanted);
+        }
         let k = labels.indexOf(mine);
         const names = [];
         for (let axis = cells.shape.length - 1; axis >= 0; axis--) {
