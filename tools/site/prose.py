@@ -136,7 +136,7 @@ def renderer(prose: Prose) -> Callable[[str], str]:
     """A function from Markdown to HTML that all cells of a page share."""
     # The math plugin's table, which mistune renders through methods of its own
     markdown = mistune.Markdown(renderer=prose)
-    for name in ("table", "strikethrough", "math"):
+    for name in ("table", "mistune.plugins.table.table_in_quote", "strikethrough", "math"):
         mistune.plugins.import_plugin(name)(markdown)
     for name in ("block_math", "inline_math", "table"):  # ours, not the plugins'
         method = getattr(type(prose), name)
