@@ -619,9 +619,7 @@ export function mount(element, data) {
     const state = data.states[at];
     if (handle.sets && state.sets !== null) {
       cell = handle.fields.map((field) => field.value).join();
-      const cells = data.cells[state.cells];
-      const flat = cell.split(",").reduce((k, v, axis) => k * cells.shape[axis] + Number(v), 0);
-      return show(data.sets[state.sets][labelsOf(cells.view, cells.dims)[flat]]);
+      return show(at);
     }
     let target = at;
     for (const [name, value] of Object.entries(changes)) {
@@ -663,9 +661,28 @@ export function mount(element, data) {
     return { input, reading, control };
   });
 
+  /** The state to show for `target`: the cell stays where it is, and its set is lit; without one, the set's first. */
+  function settled(target) {
+    const state = data.states[target];
+    if (state.sets === null || state.cells === null) return target;
+    const { view, dims, shape } = data.cells[state.cells], labels = labelsOf(view, dims), sets = data.sets[state.sets];
+    const place = cell?.split(",").map(Number);
+    const inside = place?.every((v, axis) => v < shape[axis]);
+    if (inside) return sets[labels[place.reduce((k, v, axis) => k * shape[axis] + v, 0)]];
+    let k = labels.indexOf(sets.indexOf(target));
+    const names = [];
+    for (let axis = shape.length - 1; axis >= 0; axis--) {
+      names.unshift(k % shape[axis]);
+      k = Math.floor(k / shape[axis]);
+    }
+    cell = names.join();
+    return target;
+  }
+
   function show(target) {
-    const state = data.states[target], started = performance.now();
-    at = target;
+    const started = performance.now();
+    at = settled(target);
+    const state = data.states[at];
     widgets.forEach(({ input, reading, control }, i) => {
       const [chosen, list] = state.controls[i], { texts } = data.lists[list];
       if (control.kind === "choice") {
@@ -694,27 +711,7 @@ export function mount(element, data) {
       shown.cells = state.cells;
       parts.cells = state.cells === null ? null : data.cells[state.cells];
     }
-    const cells = state.cells === null ? null : data.cells[state.cells];
-    if (state.sets !== null && cells) {  // the cell stays where it is as long as it lies in the set that is shown
-      const labels = labelsOf(cells.view, cells.dims), mine = data.sets[state.sets].indexOf(target);
-      const inside = (one) => one.split(",").every((v, axis) => Number(v) < cells.shape[axis]);
-      const flat = (one) => one.split(",").reduce((k, v, axis) => k * cells.shape[axis] + Number(v), 0);
-      if (!cell || !inside(cell) || labels[flat(cell)] !== mine) {
-        const wanted = cell && inside(cell) ? data.sets[state.sets][labels[flat(cell)]] : null;
-        if (wanted !== null && wanted !== target) {
-          shown.backdrop = shown.cells = undefined;  // nothing of this state was shown
-          return show(wanted);
-        }
-        let k = labels.indexOf(mine);
-        const names = [];
-        for (let axis = cells.shape.length - 1; axis >= 0; axis--) {
-          names.unshift(k % cells.shape[axis]);
-          k = Math.floor(k / cells.shape[axis]);
-        }
-        cell = names.join();
-      }
-      parts.mark = cell;
-    }
+    if (state.sets !== null && state.cells !== null) parts.mark = cell;
     parts.handles = handlesOf(state);
     picture.show(parts);
     const said = picture.words.querySelector("[role=status]")?.textContent ?? data.title;
