@@ -7,7 +7,7 @@ Plain Python: everything may import this module, and it imports nothing of ours.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -126,16 +126,24 @@ def style_of(key: str) -> Arm:
     return ARMS.get(key) or Arm(str(key), str(key), SLATE, "star", True)
 
 
-def styles_of(keys: Iterable[str]) -> dict[str, Arm]:
-    """The rows of several arms that stand in one chart; several that are no arms are told apart by hue and marker."""
+#: Looks of what is no arm, in the order in which they are given out
+_HUES, _MARKERS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY), ("circle", "square", "triangle", "diamond")
+
+
+def styles_of(
+    keys: Iterable[str], hues: Sequence[str] = _HUES, markers: Sequence[str] = _MARKERS, least: int = 2
+) -> dict[str, Arm]:
+    """The rows of several arms that stand in one chart, and for what is no arm hues and markers that they have not.
+
+    Fewer than `least` names that are no arms stay grey.
+    """
     styles = {key: style_of(key) for key in keys}
-    strangers = [key for key in styles if key not in ARMS]
-    taken = {style.color for style in styles.values()}
-    free = [hue for hue in (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY) if hue not in taken]
-    if len(strangers) > 1 and free:
-        marks = ("circle", "square", "triangle", "diamond")
-        for k, key in enumerate(strangers):
-            look = {"color": free[k % len(free)], "marker": marks[k % len(marks)], "dashed": k % 2 == 1}
+    known, others = [styles[key] for key in styles if key in ARMS], [key for key in styles if key not in ARMS]
+    if len(others) >= least:
+        hues = [hue for hue in hues if hue not in {style.color for style in known}] or hues
+        markers = [shape for shape in markers if shape not in {style.marker for style in known}] or markers
+        for k, key in enumerate(others):
+            look = {"color": hues[k % len(hues)], "marker": markers[k % len(markers)], "dashed": False}
             styles[key] = styles[key]._replace(**look)
     return styles
 

@@ -124,6 +124,12 @@ def refusal(declared: Field, value) -> str:
     return f"{declared.name}={value!r} must be {declared.metadata['takes']}"
 
 
+def whole(name: str, value, more: str = "") -> None:
+    """Raises ValueError for what is no integer of at least 1, with `more` at the end of the message."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name}={value!r} must be an integer >= 1{more}")
+
+
 def unknown(name: str, value, options: Iterable) -> str:
     """The sentence about a value that is none of the options, with the nearest one where there is one that is near."""
     words = [str(option) for option in options]

@@ -14,6 +14,11 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 
 
+def by_module(modules: Mapping[str, str]) -> dict[str, str]:
+    """The table for `attach` from module → its names in one line: {"recipe": "Recipe preset"}."""
+    return {name: module for module, names in modules.items() for name in names.split()}
+
+
 def attach(package: str, names: Mapping[str, str | None]) -> tuple[Callable, Callable, list[str]]:
     """`__getattr__`, `__dir__` and `__all__` for a package's `__init__.py`.
 

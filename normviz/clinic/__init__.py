@@ -10,7 +10,7 @@ left as it was, but for `swap_norms` and `fold_batchnorm`, which say so.  Names 
 
 from typing import TYPE_CHECKING
 
-from normviz.lazy import attach
+from normviz.lazy import attach, by_module
 
 if TYPE_CHECKING:
     from normviz.clinic.change import Changes, fold_batchnorm, swap_norms
@@ -28,6 +28,4 @@ _WHERE = {
     "report": "Report",
     "watch": "ForwardError",
 }
-__getattr__, __dir__, __all__ = attach(
-    __name__, {name: module for module, names in _WHERE.items() for name in names.split()}
-)
+__getattr__, __dir__, __all__ = attach(__name__, by_module(_WHERE))

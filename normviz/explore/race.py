@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import ipywidgets as w
 import numpy as np
 
-from normviz.arms import ARMS, HUES, Style, style_of
+from normviz.arms import HUES, Style, style_of, styles_of
 from normviz.explore.comms import deliver_comms
 from normviz.explore.field import UNIT, WIDTH, field_raster, field_scale, longest_times, longest_words
 from normviz.explore.live import FLOW, Picture
@@ -88,7 +88,7 @@ class Race(Picture):
                 raise TypeError(
                     f"runs[{name!r}] has no .{lacks[0]}; it takes trainings as normviz.lab.steps makes them"
                 )
-        self.runs, self.styles = dict(runs), _styles(runs)
+        self.runs, self.styles = dict(runs), styles_of(runs, HUES, [*reversed(MARKERS)], least=1)
         self.steps = max(run.recipe.steps for run in self.runs.values())
         self.recorded = _recorded(recorded, self.runs)
         #: name → [(step, root mean square of |m̂|/(√v̂ + ε) over all parameters), …]
@@ -670,16 +670,6 @@ def _racer(chart: Chart, x, y, style: Style, steps: int, name: str) -> None:
 
 def _word(loss: float) -> str:
     return fixed(loss, 3) if math.isfinite(loss) else "NaN"
-
-
-def _styles(names: Iterable[str]) -> dict[str, Style]:
-    """A row of ARMS for an arm; every other name has a colour and a marker that the race has not yet."""
-    known = {name: ARMS[name] for name in names if name in ARMS}
-    free = [hue for hue in HUES if hue not in {style.color for style in known.values()}] or list(HUES)
-    marks = [shape for shape in reversed(MARKERS) if shape not in {style.marker for style in known.values()}]
-    marks, others = marks or list(MARKERS), [name for name in names if name not in known]
-    fresh = {n: Style(n, free[i % len(free)], marks[i % len(marks)]) for i, n in enumerate(others)}
-    return {name: known.get(name) or fresh[name] for name in names}
 
 
 def _recorded(recorded, runs: Mapping) -> dict[str, list]:

@@ -10,7 +10,7 @@ Names load when they are first used; recipes and studies need no torch.  Nothing
 
 from typing import TYPE_CHECKING
 
-from normviz.lazy import attach
+from normviz.lazy import attach, by_module
 
 if TYPE_CHECKING:
     from normviz.arms import ARMS, KINDS, PHOTOGRAPHS, REGIMES, arms_of
@@ -76,6 +76,4 @@ _WHERE = {
     "normviz.norms.dependence": "computed_sets moved_by_neighbours",
     "normviz.series": "smooth",
 }
-__getattr__, __dir__, __all__ = attach(
-    __name__, {name: module for module, names in _WHERE.items() for name in names.split()}
-)
+__getattr__, __dir__, __all__ = attach(__name__, by_module(_WHERE))

@@ -24,6 +24,8 @@ from normviz.lab.conclusions import (
     conclude,
     crashes_when_tuned,
     fair,
+    fates_by_arm,
+    half,
     of_setting,
     outcome,
     paired,
@@ -61,6 +63,11 @@ def listed(words: Iterable[str]) -> str:
     """ "a", "a and b", "a, b and c"."""
     *rest, last = words
     return f"{', '.join(rest)} and {last}" if rest else last
+
+
+def counted(where: list[str]) -> str:
+    """The regimes of some runs, and how many runs: "a and b (3 runs)"."""
+    return f"{listed(dict.fromkeys(where))} ({len(where)} run{'s' * (len(where) > 1)})"
 
 
 def _counts(runs: Runs) -> Finding:
@@ -141,26 +148,12 @@ def regimes(runs: Runs) -> dict[str, dict[str, list[History]]]:
     return table
 
 
-def half_precision(runs: Runs) -> dict[str, dict[str, list[History]]]:
-    """Study `half`, float16 without clipping, as far as it is recorded: by regime in words, runs of the main arms."""
-    batches = sorted({run.recipe.batch for run in runs.maybe("half", "bn", clip=None)})
-    return {
-        f"SwiGLU with {batch:,} images a step": {
-            arm: runs.maybe("half", arm, batch=batch, clip=None) for arm in ARM_WORDS
-        }
-        for batch in batches
-    }
-
-
 def _crash(runs: Runs) -> Finding:
     """An existence claim: answered by a case, and each way of failing is a case of its own."""
     parts, ways = [], {"own": [], "broken": [], "stalled": [], "delayed": [], "shocked": [], "not finite": []}
-    half = half_precision(runs)
-    for words, arms in (regimes(runs) | half).items():
-        float16 = "float16, " if words in half else ""
-        parts.append(
-            f"{float16}{words}: {'; '.join(f'{ARM_WORDS[arm]} {fates(these)}' for arm, these in arms.items())}"
-        )
+    float16 = {f"SwiGLU with {batch:,} images a step": arms for batch, arms in half(runs, clip=None).items()}
+    for words, arms in (regimes(runs) | float16).items():
+        parts.append(f"{'float16, ' if words in float16 else ''}{words}: {fates_by_arm(arms)}")
         for ln, bn in paired(arms["ln"], arms["bn"]):
             if verdict(ln).kind != "trained":
                 continue
@@ -168,25 +161,20 @@ def _crash(runs: Runs) -> Finding:
             if kind in ("crashed", "diverged"):
                 by_itself = "own" if kind == "crashed" or "having learned" in verdict(bn).why else "broken"
                 kind = "shocked" if bn.recipe.sigma_from > 0 else by_itself
-            if kind in ways and (words not in half or kind in ("own", "broken")):
+            if kind in ways and (words not in float16 or kind in ("own", "broken")):
                 ways[kind].append(words)
-            if lost_in_evaluation(bn) and words not in half:
+            if lost_in_evaluation(bn) and words not in float16:
                 ways["not finite"].append(words)
     own, broken = ways.pop("own"), ways.pop("broken")
     happens = {
         "stalled": "never starts", "delayed": "is slow", "shocked": "crashes when we shift the data in mid-run",
         "not finite": "ends with a test loss that is not finite",
     }  # fmt: skip
-    seen = [
-        f"{happens[way]} in {listed(dict.fromkeys(where))} ({len(where)} run{'s' * (len(where) > 1)})"
-        for way, where in ways.items()
-        if where
-    ]
+    seen = [f"{happens[way]} in {counted(where)}" for way, where in ways.items() if where]
     by_itself = f"BN crashed by itself, after having learned, in {listed(dict.fromkeys(own))}." if own else ""
     sentence = by_itself or "No BN run of ours learns and then crashes by itself where LN trains."
     if broken:
-        where = f"{listed(dict.fromkeys(broken))} ({len(broken)} run{'s' * (len(broken) > 1)})"
-        sentence = f"In float16 BN's loss stops being finite in {where}, before it has learned. {sentence}"
+        sentence = f"In float16 BN's loss stops being finite in {counted(broken)}, before it has learned. {sentence}"
     if seen:
         sentence += f" What does happen, where LN trains: BN {'; '.join(seen)}."
     numbers = ". ".join(parts)

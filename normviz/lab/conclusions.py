@@ -99,6 +99,11 @@ def paired(ours: Iterable[History], theirs: Iterable[History]) -> list[tuple[His
     return [(run, by_seed[run.recipe.seed]) for run in ours if run.recipe.seed in by_seed]
 
 
+def fates_by_arm(groups: dict[str, list[History]]) -> str:
+    """What became of the runs of several arms."""
+    return "; ".join(f"{ARM_WORDS[arm]} {fates(these)}" for arm, these in groups.items())
+
+
 def outcome(runs: list[History]) -> str:
     """How many trained, and how accurate they are."""
     return f"{trained_of(runs)}, {spread(accuracies(runs))}"
@@ -343,14 +348,22 @@ def _ghost(runs: Runs) -> Parts:
         )
 
 
+def half(runs: Runs, clip: float | None) -> dict[int, dict[str, list[History]]]:
+    """Study `half`, clipped or not, as far as it is recorded: by images a step, runs of the main arms."""
+    batches = {run.recipe.batch for arm in ARM_WORDS for run in runs.maybe("half", arm, clip=clip)}
+    return {
+        batch: {arm: runs.maybe("half", arm, batch=batch, clip=clip) for arm in ARM_WORDS} for batch in sorted(batches)
+    }
+
+
 def _half(runs: Runs) -> Parts:
     crash, dies, every = [], [], runs.all("half")
-    for clip, batch in product((None, 1.0), sorted({run.recipe.batch for run in every})):
-        groups = {arm: runs.maybe("half", arm, batch=batch, clip=clip) for arm in ARM_WORDS}
+    settings = ((clip, batch, groups) for clip in (None, 1.0) for batch, groups in half(runs, clip).items())
+    for clip, batch, groups in settings:
         if not all(groups.values()):
             continue
         setting = f"batch {batch:,}, {'clipped at 1' if clip else 'not clipped'}"
-        yield "", f"{setting}: {'; '.join(f'{ARM_WORDS[arm]} {fates(group)}' for arm, group in groups.items())}"
+        yield "", f"{setting}: {fates_by_arm(groups)}"
         learned, nan = ({arm: count(group) for arm, group in groups.items()} for count in (_after_learning, _diverged))
         if learned["bn"] >= 4 and len(groups["bn"]) >= 5 and not learned["ln"] + learned["bn+ffnbn"]:
             crash.append(setting)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm.auto import tqdm
 
+from normviz.fields import whole
 from normviz.files import make_writable
 from normviz.lab import parallel
 from normviz.lab.checkpoint import checkpoints, resume_run, run_folder, save_checkpoint
@@ -95,7 +96,7 @@ class Training:
         probed = self.probes and self.recipe.probe_every and hasattr(self.model, "blocks")
         self._probe = Probe(self.model, self.history.probes) if probed else None
         self._pending: list[tuple[torch.Tensor, ...]] = []
-        self._take = Replay(self._step) if self._replays else self._step
+        self._take = self._taker()
         self._began = time.perf_counter() - self.history.meta["seconds"]
 
     def __iter__(self) -> Training:
@@ -122,7 +123,11 @@ class Training:
     def forget(self) -> None:
         """Clears the optimizer's state: AdamW's means of the gradients and of their squares start anew."""
         self.optimizer.state.clear()
-        self._take = Replay(self._step) if self._replays else self._step
+        self._take = self._taker()  # graphs hold the state that is gone
+
+    def _taker(self):
+        """What takes the steps that nobody looks at."""
+        return Replay(self._step) if self._replays else self._step
 
     def save(self, folder) -> None:
         """Keeps the run as a checkpoint in a folder of its own."""
@@ -238,8 +243,7 @@ def train(
     """
     if resume and out is None:
         raise ValueError("resume=True needs out=…, the folder with the checkpoints")
-    if isinstance(checkpoint_every, bool) or not isinstance(checkpoint_every, int) or checkpoint_every < 1:
-        raise ValueError(f"checkpoint_every={checkpoint_every!r} must be an integer >= 1")
+    whole("checkpoint_every", checkpoint_every)
     run = Training(recipe, **{"replay": True} | options)
     run.read_every.add(checkpoint_every)
     first = run.rank == 0  # of several processes one shows and writes
@@ -279,8 +283,8 @@ def evaluate(
     hits: says for each image whether it was right by running statistics, as a bit of `hits` (hexadecimal; see
         `History.hits`).
     """
-    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-        raise ValueError(f"count={count!r} must be an integer >= 1, or None for all test images")
+    if count is not None:
+        whole("count", count, ", or None for all test images")
     x, y = images.test_x[:count], images.test_y[:count]
     result = {}
     for prefix in ("", "batch_"):

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from normviz.fields import unknown
+from normviz.fields import unknown, whole
 from normviz.lab.models.layers import Norms, hidden_rms
 from normviz.lab.recipe import slots_of
 
@@ -131,8 +131,7 @@ class ViT(nn.Module):
         if ffn not in FFN.KINDS:
             raise ValueError(unknown("ffn", ffn, FFN.KINDS))
         for name, value in {"depth": depth, "width": width, "heads": heads, "patch": patch}.items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}={value!r} must be an integer >= 1")
+            whole(name, value)
         if width % heads:
             raise ValueError(f"heads={heads!r} does not divide width={width!r}")
         slots = slots_of(arm, "vit")
