@@ -22,7 +22,7 @@ UNIT = "length over root-mean-square length"
 
 
 def field_raster(box: Box, field: np.ndarray, title: str = "") -> Raster:
-    """A field (blocks, tokens) in colours: short tokens blue, long ones red, logarithmic about the rms length."""
+    """A field (blocks, tokens) in colours: short tokens blue, long ones orange, logarithmic about the rms length."""
     with np.errstate(divide="ignore"):
         pixels = value_pixels(np.log10(np.maximum(field, 1e-9)), LONGEST)
     return Raster(box.x, box.y, box.width, box.height, pixels, title or longest_words(field))

@@ -195,17 +195,16 @@ def _blame(runs: Runs) -> Finding:
         f"{words}: {'; '.join(f'{SLOTS[arm]} {outcome(these)}' for arm, these in group.runs.items())}"
         for words, group in slots.items()
     )
-    # An arm that leaves the FFN as it is and trains as often as the cured one acquits it
-    acquits = [
-        SLOTS[arm]
-        for arm in ("bn+gain", "bn+embedln")
-        if any(trained(group.runs[arm]) >= trained(group.runs["bn+ffnbn"]) for group in slots.values())
-    ]
+    # An arm that leaves the FFN without a norm and trains as often as the cured one acquits it
+    bare, acquits = {"bn+embedln": "one LN after the patch embedding", "bn+gain": "a constant gain in it"}, []
+    for arm, enough in bare.items():
+        cured = [words for words, of in slots.items() if trained(of.runs[arm]) >= trained(of.runs["bn+ffnbn"])]
+        acquits += [f"with {enough} (in {listed(cured)})"] if cured else []
     blamed = {words: group.ffn_to_blame for words, group in slots.items()}
     where, _ = split(blamed)
     sentence = f"It is in {listed(where)}" if where else "Not by itself"
     if acquits:
-        sentence += f": the FFN may stay as it is and the network trains all the same with {listed(acquits)}"
+        sentence += f": without a norm in its FFN the BN network trains as often as the cured one, {listed(acquits)}"
     return Finding(among(blamed), f"{sentence}.", f"trained, test accuracy; in the FFN's slot: {'. '.join(parts)}")
 
 

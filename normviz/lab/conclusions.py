@@ -276,12 +276,17 @@ def _longer(runs: Runs) -> Parts:
         if not group:
             raise LookupError("study 'longer' is still to be run")
         last, these = max(group.items())
-        end = "fails" if last == LENGTHS[-1] else "is not decided"
-        state = f"is slow, and trains in {last:,}" if trained(these) == len(these) else f"{end} after {last:,}"
+        count = f"{trained(these)} of {len(these)}"
+        if trained(these) == len(these):
+            state = f"is slow: all {len(these)} train in {last:,} steps"
+        elif last == LENGTHS[-1]:
+            state = f"trains in {count} runs even in {last:,} steps, so by the rule it fails"
+        else:
+            state = f"trains in {count} runs in {last:,} steps, and is not decided"
         slow = slow or last > LENGTHS[0]
         lengths = ", ".join(f"{steps:,} steps {trained_of(each)}" for steps, each in group.items())
         yield (
-            f"{words} in {REGIMES[name]} {state} steps" if last > LENGTHS[0] else "",
+            f"{words} in {REGIMES[name]} {state}" if last > LENGTHS[0] else "",
             f"{REGIMES[name]}, {words}: {lengths}; last: {fates(these)}, {spread(accuracies(these))}",
         )
     if not slow:
