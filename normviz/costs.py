@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from normviz.fields import whole
+
 
 class Layer(NamedTuple):
     """Work on N tokens of D features, all counted for the layer in evaluation and one pass over memory.
@@ -113,8 +115,8 @@ def predict(kind: str, tokens: int, width: int, machine: Machine) -> Prediction:
     """
     if kind not in LAYERS:
         raise ValueError(f"kind={kind!r} is unknown; it takes one of {', '.join(LAYERS)}")
-    if tokens < 1 or width < 1:
-        raise ValueError(f"tokens={tokens!r}, width={width!r} must be integers >= 1")
+    whole("tokens", tokens)
+    whole("width", width)
     layer = LAYERS[kind]
     moved, operations = layer.bytes(tokens, width), layer.operations(tokens, width)
     if not moved:

@@ -126,7 +126,7 @@ def refusal(declared: Field, value) -> str:
 
 def whole(name: str, value, more: str = "") -> None:
     """Raises ValueError for what is no integer of at least 1, with `more` at the end of the message."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if not _is(Integral, value) or value < 1:
         raise ValueError(f"{name}={value!r} must be an integer >= 1{more}")
 
 

@@ -102,7 +102,7 @@ def test_it_shows_the_growth_that_the_labs_ffn_has(front, ffn_bn, evaluation):
         for kind, style in FFNS.items():
             assert reading.curves[kind] == pytest.approx(expected[kind], rel=1e-6)
             assert reading.growth[kind] == pytest.approx(expected[kind][at], rel=1e-6)
-            assert f"{style.name} × {expected[kind][at]:.3g}" in scene.alt
+            assert f"{style.name} × {float(f'{expected[kind][at]:.3g}'):,g}" in scene.alt
             (line,) = [item for item in scene.items if getattr(item, "name", "") == f"curve-{kind}"]
             (left, right) = line.points[[0, -1], [0, 1]]  # slopes in the picture are powers of k
             decades = (left - right)[1] / 264 * np.log10(8192 / 0.5)

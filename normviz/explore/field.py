@@ -11,6 +11,7 @@ import numpy as np
 from normviz.arms import style_of
 from normviz.draw.common import as_array
 from normviz.explore.live import FLOW, Picture
+from normviz.fields import whole
 from normviz.picture.color import MUTED, PAPER, grey_pixels, value_pixels
 from normviz.picture.scene import Box, Label, Raster, Scene, Strokes, grid_rects, ring, with_caption
 from normviz.picture.text import number
@@ -86,8 +87,7 @@ class Tokens(Picture):
         self.steps = list(range(shape[0])) if steps is None else list(steps)
         if len(self.steps) != shape[0]:
             raise ValueError(f"steps has {len(self.steps)} numbers, and lengths {shape[0]} frames")
-        if most < 1:
-            raise ValueError(f"most={most!r} must be an integer >= 1")
+        whole("most", most)
         peaks = np.max([np.nan_to_num(values, posinf=0.0).max((0, 1, 3)) for values in lengths.values()], axis=0)
         self.order = np.argsort(-peaks, kind="stable")[:most]  # which images are shown
         self.images = images[self.order]

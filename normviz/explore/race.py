@@ -27,6 +27,7 @@ from normviz.arms import HUES, Style, style_of, styles_of
 from normviz.explore.comms import deliver_comms
 from normviz.explore.field import UNIT, WIDTH, field_raster, field_scale, longest_times, longest_words
 from normviz.explore.live import FLOW, Picture
+from normviz.fields import whole
 from normviz.files import make_writable, write_atomic
 from normviz.picture.chart import MARKERS, Chart, legend
 from normviz.picture.color import MUTED
@@ -134,8 +135,8 @@ class Race(Picture):
 
         Run again, it goes on.  An interrupt lets the round come to its end; a second one does not.
         """
-        if until is not None and until < 1:
-            raise ValueError(f"until={until!r} must be an integer >= 1, or None for the end")
+        if until is not None:
+            whole("until", until, ", or None for the end")
         last = self._last = self.steps if until is None else min(until, self.steps)
         self._stop.clear()
         self._running, first, began = True, self.step, self._clock()

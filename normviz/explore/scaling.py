@@ -132,7 +132,7 @@ class Scaling(Explorer):
         return Reading(curves, {kind: float(c[FACTORS.index(self.factor)]) for kind, c in curves.items()})
 
     def say(self, reading: Reading) -> str:
-        front = "nothing" if self.front == "none" else style_of(self.front).name
+        front = "Nothing" if self.front == "none" else style_of(self.front).name
         inside, mode = "FFN-BN inside" if self.ffn_bn else "no FFN-BN", "evaluation" if self.evaluation else "training"
         grown = ", ".join(f"{FFNS[kind].name} × {number(times)}" for kind, times in reading.growth.items())
         return f"{front} before the FFN, {inside}, {mode}: token × {self.factor} gives output: {grown}."

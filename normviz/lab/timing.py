@@ -28,7 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from normviz.costs import LAYERS, Machine
-from normviz.fields import unknown
+from normviz.fields import unknown, whole
 from normviz.files import write_atomic
 from normviz.lab.folding import fold
 from normviz.lab.history import encode
@@ -84,8 +84,7 @@ def paired(
     """
     if not calls:
         raise ValueError("calls={} is empty; it takes name -> a function to be timed")
-    if rounds < 1:
-        raise ValueError(f"rounds={rounds!r} must be an integer >= 1")
+    whole("rounds", rounds)
     clock = _clock(torch.device(device))
     repeats = {}
     for name, call in calls.items():
@@ -242,8 +241,7 @@ def time_layers(batch: int, tokens: int, width: int, *, device="cpu", rounds: in
     Raises ValueError for sizes below 1.
     """
     for name, value in (("batch", batch), ("tokens", tokens), ("width", width)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name}={value!r} must be an integer >= 1")
+        whole(name, value)
     calls = layer_calls(batch * tokens, width, device)
     took = paired(calls, rounds=rounds, warmup=1, least=3e-4, device=device, tell=tell)
     seconds = {kind: took.best(kind) for kind in calls} | {"folded": 0.0}

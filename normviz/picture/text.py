@@ -18,10 +18,14 @@ def _minus(text: str) -> str:
 
 
 def number(value: float, digits: int = 3) -> str:
-    """A number to so many significant digits: `0.123`, `−4.2e−08`; a power of ten beyond 10⁵ or below 10⁻⁴ as `10⁶`."""
+    """A number to so many significant digits: `0.123`, `4,390`, `−4.2e−08`; a power of ten from 10⁵ on or below 10⁻⁴
+    as `10⁶`."""
     if (value >= 1e5 or 0 < value < 9e-5) and f"{value:e}".startswith("1.000000e"):
         return "10" + str(round(math.log10(value))).translate(_SUPERSCRIPTS)
-    return _minus(f"{value or 0.0:.{digits}g}")
+    text = f"{value or 0.0:.{digits}g}"
+    if 1e3 <= abs(rounded := float(text)) < 1e6:  # read more easily with its zeros than as 4.39e+03
+        text = f"{rounded:,.{max(digits, 6)}g}"
+    return _minus(text)
 
 
 def fixed(value: float, decimals: int = 2) -> str:
