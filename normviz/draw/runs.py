@@ -106,7 +106,7 @@ def loss_scene(
         near = sum(other >= step - 0.06 * chart.x[1] for other in crosses[:k])  # those go one below the other
         chart.write(step, limits[1], "× NaN", dx=4, dy=12 + 14 * near, bold=True)
     chart.across(chance, f"chance {chance:.2f}", color=MUTED, name="chance", width=1.2)
-    scene.alt = f"Training loss over {known} steps. {' '.join(words)} Chance is {chance:.2f}."
+    scene.alt = f"Training loss over {plural(known, 'step')}. {' '.join(words)} Chance is {chance:.2f}."
     return scene
 
 
@@ -162,7 +162,7 @@ def ratios_scene(
             peaks += values[np.isfinite(values)].tolist()
         words.append(f"{style.name} reaches {number(max(peaks, default=math.nan))}")
     chart.across(bound, f"bound √(N−1) = {bound:.4g}", name="bound")
-    scene.alt = f"Outlier ratio over {last:.0f} steps: {', '.join(words)}; the bound is {bound:.4g}."
+    scene.alt = f"Outlier ratio over {plural(round(last), 'step')}: {', '.join(words)}; the bound is {bound:.4g}."
     return scene
 
 
