@@ -43,3 +43,87 @@ def test_the_cures_cure():
     one = SICK[5]()
     nv.swap_norms(one.model, "layer_token", batch=torch.randn(4, 6))
     assert not nv.inspect(one.model, one.batch).faults
+
+
+class Swish(nn.Module):
+    """SiLU as people write it themselves: two functions of one tensor, multiplied."""
+
+    def forward(self, x):
+        return x * torch.sigmoid(x)
+
+
+BETWEEN = {
+    "nothing": nn.Identity(), "relu": nn.ReLU(), "in place": nn.ReLU(inplace=True), "swish": Swish(),
+    "dropout": nn.Sequential(nn.GELU(), nn.Dropout(0.5)), "pool": nn.Sequential(nn.ReLU(), nn.MaxPool2d(2)),
+    "pad": nn.Sequential(nn.ZeroPad2d(1), nn.LeakyReLU(), nn.AvgPool2d(3, 1, 1)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("between", BETWEEN.values(), ids=BETWEEN)
+def test_the_wrong_axis_is_found_beyond_an_activation(between):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.LayerNorm(8), between, nn.Conv2d(5, 4, 3))
+    report = nv.inspect(network, photos())
+    assert [(f.kind, f.layer) for f in report.faults] == [("wrong_axis", "1")], f"{report}"
+    assert "3 after it takes axis 1" in report.faults[0].text and "LayerNorm(5)" in report.faults[0].advice
+    assert report["1"].cut == "statistics over position (axis 3)"
+
+
+class Turned(nn.Module):
+    """The right LayerNorm in a convolutional network: features last, an activation, and back again."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, x):
+        return self.norm(x.movedim(1, -1)).relu().movedim(-1, 1)
+
+
+class Mixer(nn.Module):
+    """A Linear over positions that takes them where features were: the axes are turned after an activation."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.mix = nn.LayerNorm(6), nn.Linear(5, 5)
+
+    def forward(self, x):
+        return self.mix(self.norm(x).tanh().transpose(1, 2))
+
+
+class Sum(nn.Module):
+    """Whatever is added, nobody knows which axis the sum's features are on."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.conv = nn.LayerNorm(8), nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        return self.conv(self.norm(x).relu() + x)
+
+
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [
+        (nn.Sequential(nn.Conv2d(3, 5, 1), Turned(5), nn.Conv2d(5, 2, 1)), (4, 3, 8, 8)),
+        (Mixer(), (4, 5, 6)), (Sum(), (4, 3, 8, 8)),
+        (nn.Sequential(nn.Linear(6, 6), nn.LayerNorm(6), nn.ReLU(), nn.Linear(6, 2)), (4, 5, 6)),
+        (
+            nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(4, 4, 1)),
+            (4, 3, 8, 8),
+        ),
+        (nn.Sequential(nn.InstanceNorm2d(3, affine=True), nn.ReLU(), nn.Conv2d(3, 4, 3)), (4, 3, 8, 8)),
+    ],
+    ids=["features last", "mixer", "sum", "tokens", "groups", "instance"],
+)  # fmt: skip
+def test_the_right_axis_is_no_fault_beyond_an_activation(network, shape):
+    torch.manual_seed(0)
+    report = nv.inspect(network, torch.randn(shape))
+    assert not report.faults and not report.of("warning"), f"{report}"
+
+
+def test_what_stands_after_an_activation_is_no_place_to_fold_into():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 2)).eval()
+    changes = nv.fold_batchnorm(network, torch.randn(4, 6))
+    assert not changes.done and "0" in changes.refused

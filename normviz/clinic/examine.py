@@ -86,7 +86,8 @@ def _watched(model: nn.Module, batch, real: Tensor | None) -> tuple[dict[str, La
         output = run(model, batch, enter=flow.enter, leave=leave)
     for layer in layers.values():
         _, features = mixed_after(layer.name, model, flow)
-        layer.channel = layer.channel if features is None else features
+        if features is not None and not layer.running:  # one with stored statistics has said which they are
+            layer.channel = features
     findings += _company(shapes.get("output"), output, samples, layers)
 
     for name, module in model.named_modules():

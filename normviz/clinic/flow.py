@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from normviz.clinic.watch import Visit, tensors
+from normviz.clinic.watch import Visit, mapped, tensors
 
 #: What a straight line per channel can be folded into
 LINEAR = (nn.Linear, nn.modules.conv._ConvNd)
@@ -24,7 +25,8 @@ class Use(NamedTuple):
     """Something that takes a layer's output.
 
     by: the name of the linear or norm layer that does; None for anything else, such as a sum.
-    axes: for each axis of the tensor that it takes, the axis of the output that it is; None where that is not known.
+    axes: for each axis of the tensor that it takes, the axis of the output that it is; None where that is not known,
+    or where it is no longer that axis (pooled).
     rank: of the output.
     """
 
@@ -34,9 +36,18 @@ class Use(NamedTuple):
 
 
 class _Made(NamedTuple):
+    """Where a tensor comes from: the layer, the places of its axes in memory, and which axes of the output they are."""
+
     by: str
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
+    places: tuple[tuple[int, int], ...]  # (size, stride) of each axis
+    axes: tuple[int | None, ...]
+    rank: int
+    direct: bool  # the layer's very output, not a function of it
+
+    def seen_as(self, t: Tensor) -> tuple[int | None, ...]:
+        """For each axis of t, a view of the same numbers, the axis of the layer's output that it is."""
+        places = zip(t.shape, t.stride(), strict=True)
+        return tuple(self.axes[self.places.index(p)] if self.places.count(p) == 1 else None for p in places)
 
 
 def feature_axis(layer: nn.Module, rank: int) -> int:
@@ -45,11 +56,17 @@ def feature_axis(layer: nn.Module, rank: int) -> int:
 
 
 def mixed_after(name: str, model: nn.Module, flow: Flow) -> tuple[str, int | None]:
-    """The linear layer that takes a layer's output as it is, and the axis of it that it mixes; ("", None) for none."""
-    for use in flow.uses.get(name, ()):
+    """The linear layer that takes a layer's output, and the axis of it that it mixes; ("", None) for none.
+
+    Activations, pooling and padding may stand between them.
+    """
+    for use in (*flow.uses.get(name, ()), *flow.beyond.get(name, ())):
         module = use.by and model.get_submodule(use.by)
-        if isinstance(module, LINEAR) and use.axes == tuple(range(use.rank)):  # transposed ones are meant to be so
-            return use.by, feature_axis(module, use.rank)
+        if isinstance(module, LINEAR) and len(use.axes) == use.rank:
+            features = feature_axis(module, use.rank)
+            in_place = all(axis in (i, None) for i, axis in enumerate(use.axes))  # transposed ones are meant to be so
+            if in_place and use.axes[features] == features:
+                return use.by, features
     return "", None
 
 
@@ -59,17 +76,20 @@ class Flow(TorchFunctionMode):
     with Flow() as flow:
         run(model, batch, enter=flow.enter, leave=flow.leave)
 
-    uses: name → list of `Use`, in order; no entry for what was never called.  calls: name → how often it was called.
+    uses: name → list of `Use`, in order; no entry for what was never called.  beyond: the same for functions of a norm
+    layer's output alone, such as ReLU.  calls: name → how often it was called.
     watching: False while others compute something beside.
     """
 
     def __init__(self):
         super().__init__()
         self.uses: dict[str, list[Use]] = {}
+        self.beyond: dict[str, list[Use]] = {}
         self.calls: dict[str, int] = {}
         self.watching = True
         self._made = WeakTensorKeyDictionary()
         self._stack: list[str] = []
+        self._mixing: set[str] = set()
 
     def enter(self, visit: Visit) -> None:
         if stored(visit.module) or not any(True for _ in visit.module.children()):
@@ -85,7 +105,10 @@ class Flow(TorchFunctionMode):
                 self.uses.setdefault(visit.name, [])
                 self.calls[visit.name] = self.calls.get(visit.name, 0) + 1
                 out = visit.output
-                self._made[out] = _Made(visit.name, tuple(out.shape), out.stride())
+                places = tuple(zip(out.shape, out.stride(), strict=True))
+                self._made[out] = _Made(visit.name, places, tuple(range(out.ndim)), out.ndim, True)
+                if isinstance(visit.module, LINEAR):
+                    self._mixing.add(visit.name)
         if visit.name == "":
             for out in tensors(visit.output):  # whoever called the model
                 self._use(out, None)
@@ -109,11 +132,34 @@ class Flow(TorchFunctionMode):
                     self._made[o] = self._made[t]
             else:
                 self._use(t, self._stack[0] if self._stack else None)
+                self._follow(func, args, kwargs, t, out)
         return out
 
     def _use(self, t: Tensor, by: str | None) -> None:
         made = self._made.get(t)
         if made and by != made.by:
-            places = list(zip(made.shape, made.strides, strict=True))
-            axes = (places.index(p) if places.count(p) == 1 else None for p in zip(t.shape, t.stride(), strict=True))
-            self.uses[made.by].append(Use(by, tuple(axes), len(made.shape)))
+            uses = self.uses if made.direct else self.beyond
+            uses.setdefault(made.by, []).append(Use(by, made.seen_as(t), made.rank))
+
+    def _source(self, t: Tensor) -> tuple[str, tuple[int | None, ...]] | None:
+        made = self._made.get(t)
+        return made and (made.by, made.seen_as(t))
+
+    def _follow(self, func, args, kwargs, t: Tensor, out) -> None:
+        """Notes where `out` comes from, if it is a function of one norm layer's output alone and keeps axes of it."""
+        made, given = self._made[t], [x for x in tensors((args, kwargs)) if x.ndim]
+        like = isinstance(out, Tensor) and out.is_floating_point() and out.ndim == t.ndim
+        if not like or made.by in self._mixing or any(self._source(x) != self._source(t) for x in given):
+            return
+
+        def keeps(axis: int) -> bool:
+            """Whether the function, asked with an axis flipped, gives what it gave, flipped."""
+            flipped = mapped((args, kwargs), lambda x: x.flip(axis) if x.ndim else x)
+            again = func(*flipped[0], **flipped[1])
+            return again.shape == out.shape and torch.allclose(again, out.flip(axis), rtol=1e-4, atol=1e-6)
+
+        axes = tuple(
+            axis if axis is not None and t.shape[i] == out.shape[i] and keeps(i) else None
+            for i, axis in enumerate(made.seen_as(t))
+        )
+        self._made[out] = _Made(made.by, tuple(zip(out.shape, out.stride(), strict=True)), axes, made.rank, False)
