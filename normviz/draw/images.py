@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from normviz.arms import GREY, style_of
+from normviz.arms import GREY, style_of, styles_of
 from normviz.draw.common import NOTEBOOK_WIDTH, arrays_of, as_array, drawn
 from normviz.draw.runs import panel_chart
-from normviz.picture.color import MUTED, grey_pixels, photo_pixels, readable_on
-from normviz.picture.scene import Box, Label, Raster, Scene, Strokes, rect, ring
-from normviz.picture.text import number, text_width
+from normviz.picture.chart import Chart, legend
+from normviz.picture.color import INK, MUTED, grey_pixels, photo_pixels, readable_on
+from normviz.picture.scene import Box, Label, Raster, Scene, Strokes, grid_rects, rect, ring
+from normviz.picture.text import number, percent, text_width
 from normviz.samples import digit_images
 
 
@@ -122,6 +123,76 @@ def padding_scene(changes: Mapping[str, np.ndarray], padding: np.ndarray) -> Sce
     return scene
 
 
+def reading_scene(image, chances: Mapping[str, np.ndarray], spreads: Mapping[str, np.ndarray], label: int) -> Scene:
+    """One digit read step by step in several ways: what a network takes it for, and the spread of what it computes.
+
+    image: (h, w), the digit, its ink pixels numbered.  chances: way -> (T, classes), how sure the network is of each
+    class after each of the T steps.  spreads: way -> (S,), σ of a normalized value over the batch at each step, S ≥ T.
+    label: the true class, whose row is framed.
+
+    Raises ValueError unless both name the same ways, with shapes that fit and a label among the classes.
+    """
+    image, chances, spreads = as_array(image, "image"), arrays_of(chances, "chances"), arrays_of(spreads, "spreads")
+    shapes = {values.shape for values in chances.values()}
+    if len(shapes) != 1 or len(next(iter(shapes))) != 2:
+        raise ValueError(f"chances has shapes {sorted(shapes)}; every way takes the same one, (T, classes)")
+    (T, classes), steps = next(iter(shapes)), {values.shape for values in spreads.values()}
+    if list(spreads) != list(chances) or len(steps) != 1 or len(next(iter(steps))) != 1 or next(iter(steps))[0] < T:
+        raise ValueError(f"spreads has {list(spreads)} of {sorted(steps)}; it takes {list(chances)} of (S,), S >= {T}")
+    if not 0 <= label < classes:
+        raise ValueError(f"label={label!r} must be a class from 0 to {classes - 1}")
+    S, styles = next(iter(steps))[0], styles_of(chances)
+    left, row, right = 300, 14, NOTEBOOK_WIDTH - 118
+    step = (right - left) / S
+    scene = Scene(NOTEBOOK_WIDTH, 84 + len(chances) * (44 + row * classes) + 150)
+    scene.items = [Label(10, 28, f"A {label}, {T} steps", 13, bold=True), *numbered(Box(10, 40, 200, 200), image)]
+    columns = "Each column on the right is a step,"
+    about = (
+        "Numbers: the time steps.",
+        columns,
+        "each row a digit; the darker, the surer.",
+        "Framed: the right digit.",
+    )
+    scene.items += [Label(10, 264 + 17 * k, line, color=MUTED) for k, line in enumerate(about)]
+    y, ends = 28.0, []
+    for way, sure in chances.items():
+        last = int(sure[-1].argmax())
+        ends.append(f"{styles[way].name}: {last} ({percent(sure[-1, last])})")
+        box = Box(left, y + 12, step * T, row * classes)
+        pixels = photo_pixels(1 - sure.T)
+        scene.items.append(Label(left, y, f"With {styles[way].name}", 13, color=styles[way].color, bold=True))
+        scene.items.append(Raster(box.x, box.y, box.width, box.height, pixels, "a row a digit, a column a step"))
+        scene.items.append(Strokes(ring(rect(box)), GREY, 1.0))
+        scene.items.append(Strokes(ring(grid_rects(box, classes, 1)[label]), styles[way].color, 2.0, name="truth"))
+        for digit in range(classes):
+            middle = box.y + row * (digit + 0.5) + 4
+            scene.items.append(Label(left - 8, middle, str(digit), anchor="end", bold=digit == label))
+        middle = box.y + row * (last + 0.5) + 4
+        words = f"{last}, {percent(sure[-1, last])} sure"
+        scene.items.append(Label(box.right + 8, middle, words, color=styles[way].color, bold=True))
+        y += 44 + row * classes
+    top = max(float(np.nanmax(values)) for values in spreads.values())
+    scene.items += [Label(left, y, "σ of the normalized U h, over the batch", 13, bold=True)]
+    scene.items += legend(styles.values(), left, y + 20)
+    chart = Chart(
+        Box(left, y + 34, right - left, 110), (-0.5, S - 0.5), (0, 1.15 * top or 1.0), x_name="time step",
+        x_ticks={t: str(t) for t in range(0, S, 5)},
+    )  # fmt: skip
+    for way, values in spreads.items():
+        chart.line(np.arange(S), values, styles[way], name=f"spread-{way}")
+        chart.dots(np.arange(S), values, styles[way], 2.8, name=f"mark-{way}")
+    chart.upright(T - 0.5, "this digit ends", color=INK)
+    scene.items += chart.items
+    some = sorted({min(1, T - 1), T // 2, T - 1})
+    found = (f"{styles[way].name}: {', '.join(number(v, 2) for v in values[some])}" for way, values in spreads.items())
+    scene.alt = (
+        f"A {label} of {T} steps, read step by step. What the network takes it for in the end: {', '.join(ends)}. "
+        f"σ of the normalized U h at steps {', '.join(map(str, some))}: {'; '.join(found)}."
+    )
+    return scene
+
+
 photos = drawn(photos_scene)
+reading = drawn(reading_scene)
 ink = drawn(ink_scene)
 padding = drawn(padding_scene)
