@@ -83,7 +83,7 @@ def runs(tmp_path_factory):
     both = subprocess.run(
         [*TORCHRUN, str(out / "both.py"), str(out), words], capture_output=True, text=True, timeout=300, env=ALONE
     )
-    assert both.returncode == 0 and both.stdout.split() == ["done"] * 2, both.stderr
+    assert both.returncode == 0 and both.stdout.count("done") == 2, both.stderr
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     alone = {name: train(recipe, device="cpu", progress=False) for name, recipe in RECIPES.items()}
