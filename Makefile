@@ -34,7 +34,7 @@ lab: $(VENV)/installed  ## open JupyterLab at notebook 01
 # Notebooks are tested on the CPU: what they store must not depend on the machine.  They come first: the longest files,
 # begun last, would leave one of the two processes idle.
 test: $(VENV)/installed  ## unit, property, notebook and browser tests
-	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 NORMVIZ_RUN=short $(PYTEST) notebooks tests -n 2 --dist loadfile \
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 NORMVIZ_RUN=short $(PYTEST) notebooks tests -n 2 --dist loadfile --no-loadscope-reorder \
 	    --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg $(PYTEST_ARGS)
 
 test-colab: $(COLAB)/installed  ## the notebooks and the explorer with Colab's versions (Python 3.11 or newer)
