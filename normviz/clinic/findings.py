@@ -17,7 +17,7 @@ from normviz.clinic.layers import Layer
 
 SEVERITIES = ("fault", "warning", "note")
 ESTIMATE = (
-    "let it learn them anew: momentum = None, reset_running_stats(), then some hundred training batches in train() "
+    "re-estimate them: momentum = None, reset_running_stats(), then some hundred training batches in train() "
     "under no_grad (torch.optim.swa_utils.update_bn does just that)"
 )
 BATCH_OF_ONE = (
@@ -166,7 +166,7 @@ def never_updated(layer, seen):
         return (
             # Learned weights are about 1, where they began; a few networks begin with random ones
             "fault" if 0.5 < affine[0].median() < 2 else "warning",
-            "its weights were learned, its running statistics never: they are 0 and 1 as on the first day",
+            "its weights were learned, its running statistics never: they are still the initial 0 and 1",
             "a copy of the weights alone, such as an exponential moving average (EMA), left the buffers out: copy "
             f"model.buffers() too, as torch's AveragedModel does, or {ESTIMATE}",
         )  # fmt: skip
@@ -196,7 +196,7 @@ def running_gap(layer, seen):
     )
     left = _first_day(layer, seen)
     if left > 0.1:
-        text += f". {left:.0%} of the first day's 0 and 1 is still in them"
+        text += f"; {left:.0%} of them is still the initial 0 and 1"
         advice = f"they have not caught up: momentum is {layer.momentum:.2g} after {layer.tracked} batches; {ESTIMATE}"
     elif layer.frozen or not layer.training:
         advice = "it is frozen on other data: train it, or normalize the input as it was when they were made"
