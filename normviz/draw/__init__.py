@@ -20,6 +20,7 @@ from normviz.draw.runs import (
     sweep_scene,
 )
 from normviz.draw.tensors import block, block_scene, histograms, histograms_scene, methods, methods_scene
+from normviz.draw.times import times, times_scene
 from normviz.draw.vit import vit_block, vit_block_scene, vit_path, vit_path_scene
 from normviz.picture.png import figure
 
@@ -27,6 +28,6 @@ __all__ = [
     "accuracies", "accuracies_scene", "block", "block_scene", "cost_ratios", "cost_ratios_scene", "evaluation",
     "evaluation_scene", "figure", "gallery", "histograms", "histograms_scene", "ink", "ink_scene", "loss", "loss_scene",
     "methods", "methods_scene", "outlier_ratios", "padding", "padding_scene", "phase_map", "phase_map_scene", "photos",
-    "photos_scene", "ratios", "ratios_scene", "reading", "reading_scene", "sweep", "sweep_scene", "vit_block",
-    "vit_block_scene", "vit_path", "vit_path_scene",
+    "photos_scene", "ratios", "ratios_scene", "reading", "reading_scene", "sweep", "sweep_scene", "times",
+    "times_scene", "vit_block", "vit_block_scene", "vit_path", "vit_path_scene",
 ]  # fmt: skip
