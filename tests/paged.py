@@ -31,18 +31,26 @@ def drawn(data: dict, at: int) -> str:
     def joined(places: list[int]) -> str:
         return "".join(piece(data, data["pieces"][i]) for i in places)
 
-    backdrop = data["backdrops"][state["backdrop"]]
-    return (f"{below}{joined(backdrop)}</svg>" if backdrop else "") + f"{front}{joined(state['front'])}</svg>"
+    backdrop, front_of = data["backdrops"][state["backdrop"]], [i for run in state["front"] for i in data["runs"][run]]
+    return (f"{below}{joined(backdrop)}</svg>" if backdrop else "") + f"{front}{joined(front_of)}</svg>"
+
+
+def line(data: dict, part: str | int) -> str:
+    return part if isinstance(part, str) else data["outlines"][part]
 
 
 def piece(data: dict, one: str | list) -> str:
     if isinstance(one, str):
         return one
-    tag, paths, fills, names, labels = one
-    fills, names, labels = (data[table][at] for table, at in (("fills", fills), ("names", names), ("labels", labels)))
+    if len(one) == 3:
+        return one[0] + "".join(line(data, k) for k in one[1]) + one[2]
+    tag, paths, fills, names, labels, titles = one
+    tables = (("fills", fills), ("names", names), ("labels", labels), ("titles", titles))
+    fills, names, labels, titles = (data[table][at] for table, at in tables)
     faces = [
-        f'<path d="{path}" fill="{data["colors"][fills[k]]}"'
-        + (f' data-cell="{names[k]}" data-set="{labels[k]}"' if names else "") + "/>"
+        f'<path d="{line(data, path)}" fill="{data["colors"][fills[k]]}"'
+        + (f' data-cell="{names[k]}" data-set="{labels[k]}"' if names else "")
+        + (f"><title>{titles[k]}</title></path>" if titles else "/>")
         for k, path in enumerate(data["paths"][paths])
     ]  # fmt: skip
     return f"{tag}{''.join(faces)}</g>"

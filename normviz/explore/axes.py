@@ -136,7 +136,9 @@ def histograms(part: Part, step: str, number: int, hue: int) -> list:
 def numbers_of(part: Part, step: str) -> dict:
     """What the picture tells of a cell under the pointer: its value before and after, and its set's statistics."""
     steps, _, refusal = steps_of(part)
-    return cell_numbers(steps["raw"], part.sets, None if refusal or step == "raw" else steps[step])
+    bias = part.beta if part.sets.row.centred else 0.0  # RMSNorm has none
+    after = {"step": step, "eps": part.eps, "weight": part.gamma, "bias": bias}
+    return cell_numbers(steps["raw"], part.sets, None if refusal or step == "raw" else after)
 
 
 def cursor_keys(axes: TensorAxes) -> dict[str, tuple[str, int]]:
@@ -166,7 +168,7 @@ class Axes(Explorer):
     Raises TypeError if x is not numeric; ValueError for a wrong rank or an empty axis, too.
     """
 
-    ahead: ClassVar[tuple[str, ...]] = ("method", "groups", "color")
+    ahead: ClassVar[tuple[str, ...]] = ("method", "groups", "color", "step")
 
     x: Held | None = given()
     layout: str = choice("NCHW", tuple(LAYOUTS))

@@ -61,16 +61,17 @@ def _field_row(control: Control, wraps: bool) -> dict:
     return row | {"value": control.value, "low": control.low, "high": control.high, "step": control.step}
 
 
-def cell_numbers(x: np.ndarray, cut: Any, after: np.ndarray | None = None) -> dict:
-    """What `picture.js` needs to tell of every cell its value, its set and that set's statistics.
+def cell_numbers(x: np.ndarray, cut: Any, after: dict | None = None) -> dict:
+    """What `picture.js` needs to tell of every cell its value, its set, that set's statistics and what it becomes.
 
-    x: values of the shape `cut.shape`; cut: as of `normviz.norms.cut`; after: what they become.
+    x: values of the shape `cut.shape`; cut: as of `normviz.norms.cut`; after: what is done to them, {"step": "centred",
+    "scaled" or "affine", "eps": …, "weight": …, "bias": …}, for the module computes it.
     """
     numbers = {
         "shape": list(cut.shape), "view": list(cut.view), "dims": sorted(cut.dims), "letters": [*cut.axes.letters],
         "values": _packed(x), "centred": cut.row.centred,
     }  # fmt: skip
-    return numbers if after is None else numbers | {"after": _packed(after)}
+    return numbers if after is None else numbers | {"after": after}
 
 
 def _packed(values: np.ndarray) -> str:

@@ -8,10 +8,12 @@ picture knows by its set alone is drawn once a set; which set a cell is in, the 
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import lru_cache
-from html import escape
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +22,21 @@ import numpy as np
 from normviz.explore.base import Control, Explorer, notes_html, words_html
 from normviz.explore.hand import handle_rows, labels_of
 from normviz.picture.scene import CURSOR, Scene, Shapes
-from normviz.picture.svg import BACKDROP, FRONT, SHEET, face_parts, head, piece
+from normviz.picture.svg import BACKDROP, FRONT, SHEET, escape, face_parts, head, piece
 
 #: How many values of a range a page offers, the finest that fits
 _FINENESS = (200, 12, 5)
+_RUN = 6  # items of a picture that are kept together
+_LINE = re.compile(r"M[^M]*")
+_LINES = re.compile(r'(<path[^>]* d=")((?:M[^M"]*){2,})("[^>]*>)$')
 _HERE = Path(__file__).parent
 #: The look and the module as text; a page holds both once, since a folder on disk lets no module be imported
 STYLE = _HERE.joinpath("picture.css").read_text("utf-8")
 SCRIPT = _HERE.joinpath("picture.js").read_text("utf-8") + "\nmountAll();\n"
 
 TABLES = (
-    "pieces", "colors", "paths", "fills", "names", "labels", "lists", "moves", "head", "backdrops", "handles", "cells",
-    "sets",
+    "pieces", "colors", "paths", "outlines", "runs", "fills", "names", "labels", "lists", "moves", "head", "backdrops",
+    "handles", "cells", "sets", "titles",
 )  # fmt: skip
 
 _DOCUMENT = """<!doctype html>
@@ -53,8 +58,24 @@ def page(start: Explorer, *, most: int = 300) -> str:
 
 def markup(data: dict, *, still: str = "") -> str:
     """The element that the module makes an explorer of; `still` is HTML that is shown until then."""
-    rows = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    packed = data | {"states": _columns(data["states"])}
+    rows = json.dumps(packed, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     return f'<div class="normviz nv-page" data-explorer>{still}<script type="application/json">{rows}</script></div>'
+
+
+def _columns(rows: list) -> Any:
+    """Values of one kind, row by row, as columns of steps from one row to the next, which compress to an eighth:
+    dictionaries by name, lists by place, [0] for how long each is and then its places.
+    """
+    some = next((row for row in rows if row is not None), None)
+    if isinstance(some, dict):
+        return {name: _columns([row[name] for row in rows]) for name in some}
+    if isinstance(some, (list, tuple)):
+        longest = max(len(row) for row in rows)
+        places = [_columns([row[k] if k < len(row) else None for row in rows]) for k in range(longest)]
+        return [_columns([len(row) for row in rows]), *places]
+    before = [None, *rows[:-1]]
+    return [b if a is None or b is None else b - a for a, b in zip(before, rows, strict=True)]
 
 
 def data(start: Explorer, *, most: int = 300) -> dict:
@@ -136,19 +157,54 @@ class _Store:
         return self.keep("moves", tuple(targets))
 
     def item(self, item: Any) -> int:
-        """An item of a picture; polygons in parts: [opening tag, paths, colours, names of cells, their sets]."""
-        if not isinstance(item, Shapes) or item.titles or len(item.points) < 4:
-            return self.keep("pieces", piece(item))
+        """An item of a picture: its text; lines in parts [before their path, the parts of it, after]; polygons too:
+        [opening tag, outlines, colours, names of cells, their sets, titles].
+        """
+        if not isinstance(item, Shapes) or len(item.points) < 4:
+            return self.keep("pieces", self._in_parts(piece(item)))
         tag, paths, fills, cells, sets = face_parts(item)
         colors = tuple(self.keep("colors", fill) for fill in fills)
+        outlines = tuple(self.keep("outlines", path) for path in paths)
         parts = (
-            tag, self.keep("paths", tuple(paths)), self.keep("fills", colors),
+            tag, self.keep("paths", outlines), self.keep("fills", colors),
             self.keep("names", tuple(cells)), self.keep("labels", tuple(sets)),
+            self.keep("titles", tuple(map(escape, item.titles or ()))),
         )  # fmt: skip
         return self.keep("pieces", parts)
 
+    def _in_parts(self, text: str) -> str | tuple:
+        """A path of several lines in parts, since most sets' outlines have most of theirs in common."""
+        found = _LINES.match(text)
+        if not found:
+            return text
+        before, path, after = found.groups()
+        return before, tuple(self.keep("outlines", line) for line in _LINE.findall(path)), after
+
+    def runs(self, places: list[int]) -> list[int]:
+        """Items in a row, by the runs of them that pictures have in common."""
+        return [self.keep("runs", tuple(places[k : k + _RUN])) for k in range(0, len(places), _RUN)]
+
     def tables(self) -> dict[str, list]:
-        return {name: self._kept.get(name, ({}, []))[1] for name in TABLES}
+        """All tables; an outline that occurs once stands where it does, and not in a table."""
+        tables = {name: self._kept.get(name, ({}, []))[1] for name in TABLES}
+        lines, of_lines = (
+            tables["outlines"],
+            [one for one in tables["pieces"] if not isinstance(one, str) and len(one) == 3],
+        )
+        uses = Counter(chain(*tables["paths"], *(parts for _, parts, _ in of_lines)))
+        kept = [k for k, count in sorted(uses.items()) if count > 1]
+        place = {k: i for i, k in enumerate(kept)}
+
+        def settled(parts: tuple) -> list:
+            return [place.get(k, lines[k]) for k in parts]
+
+        return tables | {
+            "outlines": [lines[k] for k in kept], "paths": [settled(parts) for parts in tables["paths"]],
+            "pieces": [
+                one if isinstance(one, str) or len(one) != 3 else (one[0], settled(one[1]), one[2])
+                for one in tables["pieces"]
+            ],
+        }  # fmt: skip
 
 
 def _plain(value: Any) -> Any:
@@ -277,7 +333,7 @@ def _drawn(scene: Scene, notes: str, store: _Store, offered: dict[str, Control] 
     backdrop = store.once("backdrops", scene.backdrop, lambda: store.keep("backdrops", tuple(items(scene.backdrop))))
     return {
         "backdrop": backdrop,
-        "front": items(scene.items), "head": store.json("head", [below, front]),
+        "front": store.runs(items(scene.items)), "head": store.json("head", [below, front]),
         "words": store.keep("pieces", words_html(scene.alt) + notes), "handles": store.json("handles", rows),
         "cells": store.json("cells", scene.numbers) if scene.numbers else None,
     }  # fmt: skip

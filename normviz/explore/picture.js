@@ -65,6 +65,15 @@ export function normalize(values, labels, { eps = 1e-5, weight = 1, bias = 0, ce
     ((value - mean[labels[i]]) / Math.sqrt(variance[labels[i]] + eps)) * weight + bias);
 }
 
+/** What the values have become after a step: "centred", "scaled" or "affine". */
+export function valuesAfter(values, labels, { step, eps, weight, bias }, centred = true) {
+  if (step === "centred") {
+    const { mean } = statistics(values, labels, centred);
+    return Float64Array.from(values, (value, i) => value - mean[labels[i]]);
+  }
+  return normalize(values, labels, step === "affine" ? { eps, weight, bias, centred } : { eps, centred });
+}
+
 function decode(base64) {
   const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
   return new Float32Array(bytes.buffer);
@@ -475,8 +484,9 @@ class Picture {
   /** Every cell's set and every set's statistics, computed when first asked for. */
   known() {
     if (this.numbers || !this.cells) return this.numbers;
-    const { view, dims, values, centred } = this.cells, labels = labelsOf(view, dims), raw = decode(values);
-    return (this.numbers = { labels, raw, ...statistics(raw, labels, centred) });
+    const { view, dims, values, centred, after } = this.cells, labels = labelsOf(view, dims), raw = decode(values);
+    const become = after && valuesAfter(raw, labels, after, centred);
+    return (this.numbers = { labels, raw, become, ...statistics(raw, labels, centred) });
   }
 
   labelOf(cell) {
@@ -492,11 +502,11 @@ class Picture {
   numbersOf(face, title) {
     const known = face.dataset.cell && this.known();
     if (!known) return title || (face.dataset.cell ? `${face.dataset.cell}; set ${face.dataset.set}` : "");
-    const { cell } = face.dataset, at = this.flat(cell), set = known.labels[at], { letters, centred, after } = this.cells;
+    const { cell } = face.dataset, at = this.flat(cell), set = known.labels[at], { letters, centred } = this.cells;
     const name = cell.split(",").map((v, axis) => `${letters[axis].toLowerCase()}=${v}`).join(" ");
     const moments = centred
       ? `μ = ${words(known.mean[set])}, σ² = ${words(known.variance[set])}` : `mean square ${words(known.variance[set])}`;
-    const shown = after ? ` → ${words(decode(after)[at])}` : "";
+    const shown = known.become ? ` → ${words(known.become[at])}` : "";
     return `${name}: ${words(known.raw[at])}${shown}\nset ${set}: ${known.size[set]} cells, ${moments}`;
   }
 }
@@ -593,21 +603,41 @@ export default { render };
 
 // The page --------------------------------------------------------------------------------------------------
 
+/** Rows from columns of steps, as `page._columns` has them. */
+function rowsOf(columns) {
+  if (!Array.isArray(columns)) {
+    const names = Object.keys(columns), values = names.map((name) => rowsOf(columns[name]));
+    return values[0].map((_, i) => Object.fromEntries(names.map((name, k) => [name, values[k][i]])));
+  }
+  if (Array.isArray(columns[0])) {
+    const [lengths, ...places] = columns.map(rowsOf);
+    return lengths.map((length, i) => places.slice(0, length).map((place) => place[i]));
+  }
+  let last = null;
+  return columns.map((step) => (last = step === null || last === null ? step : last + step));
+}
+
 /** A working explorer in an element, from what `normviz.explore.page.data` gives. */
-export function mount(element, data) {
+export function mount(element, packed) {
+  const data = { ...packed, states: rowsOf(packed.states) };
   const follower = follow(element);
   element.replaceChildren();
   const bar = make("div", "nv-controls", element), place = make("div", "nv-picture", element);
   bar.setAttribute("role", "group");
   bar.setAttribute("aria-label", data.title);
   let at = 0, cell = data.cell ?? null;
+  const line = (part) => (typeof part === "string" ? part : data.outlines[part]);  // what occurs once stands where it does
   const piece = (i) => {
     const one = data.pieces[i];
     if (typeof one === "string") return one;
-    const [open, paths, fills, names, labels] = one;
-    const colors = data.fills[fills], cells = data.names[names], sets = data.labels[labels];
-    const faces = data.paths[paths].map((d, k) =>
-      `<path d="${d}" fill="${data.colors[colors[k]]}"${cells.length ? ` data-cell="${cells[k]}" data-set="${sets[k]}"` : ""}/>`);
+    if (one.length === 3) return one[0] + one[1].map(line).join("") + one[2];
+    const [open, paths, fills, names, labels, titles] = one;
+    const colors = data.fills[fills], cells = data.names[names], sets = data.labels[labels], said = data.titles[titles];
+    const faces = data.paths[paths].map((part, k) => {
+      const cell = cells.length ? ` data-cell="${cells[k]}" data-set="${sets[k]}"` : "";
+      const end = said.length ? `><title>${said[k]}</title></path>` : "/>";
+      return `<path d="${line(part)}" fill="${data.colors[colors[k]]}"${cell}${end}`;
+    });
     return `${open}${faces.join("")}</g>`;
   };
   const join = (list) => list.map(piece).join("");
@@ -701,7 +731,7 @@ export function mount(element, data) {
       }
       input.disabled = texts.length < 2;
     });
-    const parts = { words: piece(state.words), front: data.head[state.head][1] + join(state.front) + "</svg>" };
+    const parts = { words: piece(state.words), front: data.head[state.head][1] + join(state.front.flatMap((run) => data.runs[run])) + "</svg>" };
     if (shown.backdrop !== state.backdrop) {
       shown.backdrop = state.backdrop;
       const below = data.backdrops[state.backdrop];

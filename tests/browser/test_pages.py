@@ -46,8 +46,9 @@ def open_page(chromium, tmp_path_factory):
 
     def show(name: str, **options):
         if name not in made:
-            made[name] = start(name).html(most=MOST.get(name, 12))
-            (folder / f"{name}.html").write_text(made[name], encoding="utf-8")
+            most = MOST.get(name, 12)
+            (folder / f"{name}.html").write_text(start(name).html(most=most), encoding="utf-8")
+            made[name] = json.loads(json.dumps(page.data(start(name), most=most)))
         context = chromium.new_context(**{"viewport": {"width": 1366, "height": 768}} | options)
         tab = context.new_page()
         opened.append(context)
@@ -56,7 +57,7 @@ def open_page(chromium, tmp_path_factory):
         tab.route(ELSEWHERE, lambda route: (errors.append(route.request.url), route.abort()))
         tab.goto((folder / f"{name}.html").as_uri())
         tab.wait_for_selector("[data-explorer][data-ready]")
-        return tab, json.loads(made[name].split('"application/json">')[1].split("</script>")[0])
+        return tab, made[name]
 
     yield show
     for context in opened:
