@@ -18,8 +18,9 @@ def case(T=6, S=9, classes=4):
 
 
 def test_the_maps_are_the_chances_and_the_words_the_last_of_them():
-    chances, spreads = case()
-    scene = draw.reading_scene(digit_images(1)[0], chances, spreads, 2)
+    chances, curves = case()
+    scene = draw.reading_scene(digit_images(1)[0], chances, curves, 2, "offset")
+    assert ". offset at steps 1, 3, 5: " in scene.alt
     maps = [item for item in scene.items if isinstance(item, Raster)][1:]  # after the digit itself
     for way, raster in zip(WAYS, maps, strict=True):
         np.testing.assert_array_equal(raster.pixels, photo_pixels(1 - chances[way].T))  # dark where it is sure
@@ -38,20 +39,20 @@ def test_the_maps_are_the_chances_and_the_words_the_last_of_them():
 
 
 def test_a_step_that_nobody_reaches_leaves_a_gap():
-    chances, spreads = case()
-    spreads[WAYS[0]][-1] = np.nan
-    scene = draw.reading_scene(digit_images(1)[0], chances, spreads, 0)
+    chances, curves = case()
+    curves[WAYS[0]][-1] = np.nan
+    scene = draw.reading_scene(digit_images(1)[0], chances, curves, 0, "offset")
     counts = {way: sum(len(i.points) for i in scene.items if getattr(i, "name", "") == f"mark-{way}") for way in WAYS}
     assert counts == {WAYS[0]: 8, WAYS[1]: 9}
-    assert draw.reading(digit_images(1)[0], chances, spreads, 0).alt.startswith("A 0 of 6 steps")
+    assert draw.reading(digit_images(1)[0], chances, curves, 0, "offset").alt.startswith("A 0 of 6 steps")
 
 
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda c, s: (c, {**s, WAYS[0]: s[WAYS[0]][:4]}), "spreads"),
-        (lambda c, s: (c, {way: v[:5] for way, v in s.items()}), "spreads"),
-        (lambda c, s: (c, {WAYS[0]: s[WAYS[0]]}), "spreads"),
+        (lambda c, s: (c, {**s, WAYS[0]: s[WAYS[0]][:4]}), "curves"),
+        (lambda c, s: (c, {way: v[:5] for way, v in s.items()}), "curves"),
+        (lambda c, s: (c, {WAYS[0]: s[WAYS[0]]}), "curves"),
         (lambda c, s: ({**c, WAYS[0]: c[WAYS[0]][:4]}, s), "chances"),
         (lambda c, s: ({way: v[0] for way, v in c.items()}, s), "chances"),
         (lambda c, s: ({}, s), "chances"),
@@ -59,9 +60,9 @@ def test_a_step_that_nobody_reaches_leaves_a_gap():
 )
 def test_shapes_that_do_not_fit_are_named(change, named):
     with pytest.raises(ValueError, match=named):
-        draw.reading_scene(digit_images(1)[0], *change(*case()), 0)
+        draw.reading_scene(digit_images(1)[0], *change(*case()), 0, "offset")
 
 
 def test_a_label_that_is_no_class_is_named():
     with pytest.raises(ValueError, match="label=4"):
-        draw.reading_scene(digit_images(1)[0], *case(), 4)
+        draw.reading_scene(digit_images(1)[0], *case(), 4, "offset")

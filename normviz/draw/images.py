@@ -123,22 +123,24 @@ def padding_scene(changes: Mapping[str, np.ndarray], padding: np.ndarray) -> Sce
     return scene
 
 
-def reading_scene(image, chances: Mapping[str, np.ndarray], spreads: Mapping[str, np.ndarray], label: int) -> Scene:
-    """One digit read step by step in several ways: what a network takes it for, and the spread of what it computes.
+def reading_scene(
+    image, chances: Mapping[str, np.ndarray], curves: Mapping[str, np.ndarray], label: int, heading: str
+) -> Scene:
+    """One digit read step by step in several ways: what a network takes it for, and a measure of what it computes.
 
     image: (h, w), the digit, its ink pixels numbered.  chances: way -> (T, classes), how sure the network is of each
-    class after each of the T steps.  spreads: way -> (S,), σ of a normalized value over the batch at each step, S ≥ T.
-    label: the true class, whose row is framed.
+    class after each of the T steps.  curves: way -> (S,), the measure at each step, S ≥ T.  label: the true class,
+    whose row is framed.  heading: what the measure is.
 
     Raises ValueError unless both name the same ways, with shapes that fit and a label among the classes.
     """
-    image, chances, spreads = as_array(image, "image"), arrays_of(chances, "chances"), arrays_of(spreads, "spreads")
+    image, chances, curves = as_array(image, "image"), arrays_of(chances, "chances"), arrays_of(curves, "curves")
     shapes = {values.shape for values in chances.values()}
     if len(shapes) != 1 or len(next(iter(shapes))) != 2:
         raise ValueError(f"chances has shapes {sorted(shapes)}; every way takes the same one, (T, classes)")
-    (T, classes), steps = next(iter(shapes)), {values.shape for values in spreads.values()}
-    if list(spreads) != list(chances) or len(steps) != 1 or len(next(iter(steps))) != 1 or next(iter(steps))[0] < T:
-        raise ValueError(f"spreads has {list(spreads)} of {sorted(steps)}; it takes {list(chances)} of (S,), S >= {T}")
+    (T, classes), steps = next(iter(shapes)), {values.shape for values in curves.values()}
+    if list(curves) != list(chances) or len(steps) != 1 or len(next(iter(steps))) != 1 or next(iter(steps))[0] < T:
+        raise ValueError(f"curves has {list(curves)} of {sorted(steps)}; it takes {list(chances)} of (S,), S >= {T}")
     if not 0 <= label < classes:
         raise ValueError(f"label={label!r} must be a class from 0 to {classes - 1}")
     S, styles = next(iter(steps))[0], styles_of(chances)
@@ -171,23 +173,23 @@ def reading_scene(image, chances: Mapping[str, np.ndarray], spreads: Mapping[str
         words = f"{last}, {percent(sure[-1, last])} sure"
         scene.items.append(Label(box.right + 8, middle, words, color=styles[way].color, bold=True))
         y += 44 + row * classes
-    top = max(float(np.nanmax(values)) for values in spreads.values())
-    scene.items += [Label(left, y, "σ of the normalized U h, over the batch", 13, bold=True)]
+    top = max(float(np.nanmax(values)) for values in curves.values())
+    scene.items += [Label(left, y, heading, 13, bold=True)]
     scene.items += legend(styles.values(), left, y + 20)
     chart = Chart(
         Box(left, y + 34, right - left, 110), (-0.5, S - 0.5), (0, 1.15 * top or 1.0), x_name="time step",
         x_ticks={t: str(t) for t in range(0, S, 5)},
     )  # fmt: skip
-    for way, values in spreads.items():
-        chart.line(np.arange(S), values, styles[way], name=f"spread-{way}")
+    for way, values in curves.items():
+        chart.line(np.arange(S), values, styles[way], name=f"curve-{way}")
         chart.dots(np.arange(S), values, styles[way], 2.8, name=f"mark-{way}")
     chart.upright(T - 0.5, "this digit ends", color=INK)
     scene.items += chart.items
     some = sorted({min(1, T - 1), T // 2, T - 1})
-    found = (f"{styles[way].name}: {', '.join(number(v, 2) for v in values[some])}" for way, values in spreads.items())
+    found = (f"{styles[way].name}: {', '.join(number(v, 2) for v in values[some])}" for way, values in curves.items())
     scene.alt = (
         f"A {label} of {T} steps, read step by step. What the network takes it for in the end: {', '.join(ends)}. "
-        f"σ of the normalized U h at steps {', '.join(map(str, some))}: {'; '.join(found)}."
+        f"{heading} at steps {', '.join(map(str, some))}: {'; '.join(found)}."
     )
     return scene
 
