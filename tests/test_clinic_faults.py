@@ -59,10 +59,12 @@ BETWEEN = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("affine", [True, False])
 @pytest.mark.parametrize("between", BETWEEN.values(), ids=BETWEEN)
-def test_the_wrong_axis_is_found_beyond_an_activation(between):
+def test_the_wrong_axis_is_found_beyond_an_activation(between, affine):
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.LayerNorm(8), between, nn.Conv2d(5, 4, 3))
+    norm = nn.LayerNorm(8, elementwise_affine=affine)
+    network = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), norm, between, nn.Conv2d(5, 4, 3))
     report = nv.inspect(network, photos())
     assert [(f.kind, f.layer) for f in report.faults] == [("wrong_axis", "1")], f"{report}"
     assert "3 after it takes axis 1" in report.faults[0].text and "LayerNorm(5)" in report.faults[0].advice

@@ -71,7 +71,7 @@ def mixed_after(name: str, model: nn.Module, flow: Flow) -> tuple[str, int | Non
 
 
 class Flow(TorchFunctionMode):
-    """Watches the outputs of linear layers and of everything with statistics in its buffers, or parameters of its own.
+    """Watches the outputs of linear layers, of norm layers, and of all other modules that have no parts.
 
     with Flow() as flow:
         run(model, batch, enter=flow.enter, leave=flow.leave)
@@ -98,16 +98,15 @@ class Flow(TorchFunctionMode):
     def leave(self, visit: Visit) -> None:
         if visit.name in self._stack:
             del self._stack[self._stack.index(visit.name) :]
+            out, linear = visit.output, isinstance(visit.module, LINEAR)
             own = (*visit.module._parameters.values(), *visit.module._buffers.values())
-            if isinstance(visit.output, Tensor) and (
-                any(p is not None for p in own) or isinstance(visit.module, LINEAR)
-            ):
+            # A norm without weights is worth following too; an activation's output has its source already
+            if isinstance(out, Tensor) and (linear or any(p is not None for p in own) or out not in self._made):
                 self.uses.setdefault(visit.name, [])
                 self.calls[visit.name] = self.calls.get(visit.name, 0) + 1
-                out = visit.output
                 places = tuple(zip(out.shape, out.stride(), strict=True))
                 self._made[out] = _Made(visit.name, places, tuple(range(out.ndim)), out.ndim, True)
-                if isinstance(visit.module, LINEAR):
+                if linear:
                     self._mixing.add(visit.name)
         if visit.name == "":
             for out in tensors(visit.output):  # whoever called the model
