@@ -1,10 +1,11 @@
 """All measurements in one command, a table as they come, a file each in results/.
 
-    python -m benchmarks [peers limit house notebooks] [--device cpu] [--threads 1] [--out results]
+    python -m benchmarks [peers limit house notebooks pages] [--device cpu] [--threads 1] [--out results]
 
 peers: our ViT against other libraries (install them with the extra: pip install -e ".[bench]"); limit: a folded network
-against the same one with its norms removed; house: imports and memory; notebooks: the time of each.  The explorer's
-latency is `python -m benchmarks.explorer`, the norms' own cost `python -m normviz bench`.
+against the same one with its norms removed; house: imports and memory; notebooks: the time of each; pages: how soon
+the site's pages answer, and their weight, in `page_latency.json` (wants the `test` extra and a Chromium).  The
+explorers' latency is `python -m benchmarks.explorer`, the norms' own cost `python -m normviz bench`.
 """
 
 from __future__ import annotations
@@ -32,9 +33,15 @@ def limit(device="cpu", tell=print) -> dict:
     return found
 
 
+def measure_pages() -> dict:
+    from benchmarks import pages  # needs playwright
+
+    return pages.measure()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
-    names = ("peers", "limit", "house", "notebooks")
+    names = ("peers", "limit", "house", "notebooks", "pages")
     parser.add_argument("parts", nargs="*", help=f"some of {', '.join(names)}; all without")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1, as in the studies)")
@@ -50,9 +57,10 @@ def main() -> None:
                 "limit": lambda: limit(options.device),
                 "house": house.measure,
                 "notebooks": house.measure_notebooks,
+                "pages": measure_pages,
             }[name]()
             record = {"environment": before, **encode(found, 4)}
-            path = options.out / f"bench_{name}.json"
+            path = options.out / ("page_latency.json" if name == "pages" else f"bench_{name}.json")
             write_atomic(path, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
             print(f"recorded in {path.name}", flush=True)
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -107,6 +107,8 @@ class Batches(Explorer):
     Raises TypeError if x is not numeric; ValueError for another rank, an empty axis, fewer than 2 images, or a value
     that is not finite or beyond ±1e70.
     """
+
+    ahead: ClassVar[tuple[str, ...]] = ("batch_size", "scope", "evaluation", "momentum")
 
     x: object = given()
     batch_size: int = choice(8, SIZES, "batch size")

@@ -149,6 +149,15 @@ function outline(paths) {
   return d;
 }
 
+/** The next value that a page has of a field, up or down; round the end where the field wraps. */
+function stop({ stops, value, wraps }, by) {
+  const beyond = stops.filter((one) => (one - value) * by > 0), some = beyond.length ? beyond : wraps ? stops : [value];
+  return by > 0 ? Math.min(...some) : Math.max(...some);
+}
+
+/** Whether a handle is dragged by how far, and not set to where the hand is. */
+const turns = (handle) => Object.keys(handle.drag ?? {}).length > 0;
+
 class Picture {
   /** root: an element to fill; move: called with {field: value} when a hand has moved something. */
   constructor(root, move) {
@@ -196,7 +205,7 @@ class Picture {
       this.cells = cells && cells.shape ? cells : null;
       this.numbers = null;
     }
-    if (backdrop !== undefined || front !== undefined) this.index = null;
+    if (backdrop !== undefined || (front !== undefined && !this.backdrop.childElementCount)) this.index = null;
     if (words !== undefined && this.words.innerHTML !== words) this.say(words);
     if (handles !== undefined) this.hold(handles);
     this.marked = mark ?? null;
@@ -249,7 +258,7 @@ class Picture {
         width: share(width, this.width), height: share(height, this.height),
       });
       hold.classList.toggle("nv-track", !handle.cells);
-      hold.classList.toggle("nv-turn", Boolean(handle.drag));
+      hold.classList.toggle("nv-turn", turns(handle));
       this.describe(handle, hold);
     });
   }
@@ -279,7 +288,7 @@ class Picture {
     let change = null;
     if (handle.keys[name]) {
       const [at, by] = handle.keys[name], field = handle.fields.find((one) => one.name === at);
-      change = [field, field.value + by * field.step];
+      change = [field, field.stops ? stop(field, by) : field.value + by * field.step];
     } else if ((event.key === "Home" || event.key === "End") && handle.fields.length === 1) {
       const [field] = handle.fields;
       change = [field, event.key === "Home" ? field.low : field.high];
@@ -378,7 +387,7 @@ class Picture {
     const handle = this.handles[drag.i];
     if (!handle) return;
     const [x, y] = this.place(event);
-    if (handle.drag) {
+    if (turns(handle)) {
       const values = {};
       handle.fields.forEach((field, i) => {
         const by = handle.drag[field.name];
@@ -667,11 +676,19 @@ export function mount(element, packed) {
     return data.moves[moves][best];
   }
 
+  /** The handles that move something on this page. */
   function handlesOf(state) {
-    return data.handles[state.handles].map((handle) => ({
-      ...handle,
-      fields: handle.fields.map((field, k) => ({ ...field, value: handle.sets && cell ? Number(cell.split(",")[k]) : field.value })),
-    }));
+    const stops = (field) => {
+      const control = state.controls[data.controls.findIndex((one) => one.name === field.name)];
+      return control && data.lists[control[1]].values;
+    };
+    return data.handles[state.handles].map((handle) => {
+      if (handle.sets && state.sets !== null) {
+        const at = cell.split(",").map(Number);
+        return { ...handle, fields: handle.fields.map((field, k) => ({ ...field, value: at[k] })) };
+      }
+      return { ...handle, fields: handle.fields.map((field) => ({ ...field, stops: stops(field) ?? [field.value] })) };
+    }).filter(({ fields }) => fields.some((field) => !field.stops || field.stops.length > 1));
   }
 
   const widgets = data.controls.map((control, i) => {

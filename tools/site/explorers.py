@@ -53,7 +53,7 @@ NOTES = {"here": "These pages have no machine to time: the numbers are those rec
 
 #: How many states of each are drawn ahead, those of a cursor not counted: what a chapter's bytes and a minute allow
 MOST = {
-    "axes": 72, "batches": 28, "outlier": 65, "geometry": 32, "invariance": 54, "groups": 24, "time": 1008,
+    "axes": 72, "batches": 168, "outlier": 65, "geometry": 32, "invariance": 54, "groups": 24, "time": 1008,
     "cost": 105, "devices": 32, "scaling": 144, "gradient": 48, "inside": 144, "evaluation": 54,
 }  # fmt: skip
 _OTHERS = 24
