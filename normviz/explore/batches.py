@@ -204,6 +204,12 @@ class Batches(Explorer):
     def _mode(self) -> str:
         return "evaluation" if self.evaluation else "training"
 
+    def parts(self) -> list[tuple[float, ...]]:
+        """What a narrow screen shows one under another."""
+        legend = [(0, 6, 424, 34), (424, 6, 690, 34), (690, 6, 960, 34)]
+        charts = [(0, 46, 424, 258), (424, 46, 840, 258), (0, 258, 530, 502), (530, 258, 840, 502)]
+        return [*legend, *charts, (0, 502, 530, 540)]
+
     def draw(self, reading: Reading) -> Scene:
         """Batch means and variances with the running estimates; below them one image in one batch after another."""
         band = mix(BATCH.color, PAPER, 0.82), "where 95 % of batch means fall"

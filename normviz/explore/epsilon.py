@@ -38,6 +38,10 @@ class Epsilon(Explorer):
             f"spread of {number(np.median(var / (var + self.eps)) ** 0.5, 2)} instead of 1."
         )
 
+    def parts(self) -> list[tuple[float, ...]]:
+        """What a narrow screen shows one under another."""
+        return [(0, 0, 480, 310), (480, 0, 840, 310)]
+
     def draw(self, reading) -> Scene:
         (maps, var), style = reading, Style("the median set", BLUE)
         items = [Label(12, 22, "The maps of one digit after the norm: −2 blue, +2 orange", 13, bold=True)]

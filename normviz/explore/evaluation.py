@@ -74,6 +74,10 @@ class Evaluation(Recorded):
             f"The longest token is patch {reading.token[1]} of test image {reading.token[0]}."
         )
 
+    def parts(self) -> list[tuple[float, ...]]:
+        """What a narrow screen shows one under another."""
+        return [(0, 0, 630, 30), (0, 30, 272, 50), (272, 30, 900, 50), (0, 50, 630, 370), (630, 0, 844, 370)]
+
     def draw(self, reading: Reading) -> Scene:
         lengths = reading.lengths
         top = next((top for top in TOPS if all(np.all(row <= top) for row in lengths.values())), TOPS[-1])

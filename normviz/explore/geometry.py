@@ -183,6 +183,15 @@ class Geometry(Explorer):
             f"was {vector(raw)} and is: {places}."
         )
 
+    def parts(self) -> list[tuple[float, ...]]:
+        """What a narrow screen shows one under another."""
+        return [
+            *((x, 0, x + 280, 366) for x in (0, 280, 560)),
+            (0, 366, 226, 392),
+            (226, 366, 690, 392),
+            (690, 366, 840, 392),
+        ]
+
     def draw(self, reading: dict[str, Panel]) -> Scene:
         """The same tokens under three methods, side by side, from one point of view and on one scale."""
         picture, reach = Scene(WIDE * len(reading), 392), extent(reading)

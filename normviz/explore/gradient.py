@@ -94,6 +94,10 @@ class Gradient(Explorer):
             f"depth: {'; '.join(words) or 'none'}."
         )
 
+    def parts(self) -> list[tuple[float, ...]]:
+        """What a narrow screen shows one under another."""
+        return [(0, 0, 540, 360), (540, 0, 844, 300)]
+
     def draw(self, reading: dict[str, Curve]) -> Scene:
         chart, right = copy(axes(self.runs)), {"anchor": "end", "color": MUTED}
         backdrop, chart.items = chart.items, [Label(574, 34, f"{plural(self.depth, 'block')}:", bold=True)]

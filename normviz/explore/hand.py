@@ -53,6 +53,13 @@ def handle_rows(scene: Scene, offered: dict[str, Control]) -> list[dict]:
     return rows
 
 
+def parts_of(state: Any) -> list[list[float]]:
+    """What goes one under another where the screen is narrow: [left, top, right, bottom] of each part of the picture in
+    reading order, as the explorer's own `parts` has them; none where it has no such method.
+    """
+    return [[*map(float, box)] for box in getattr(state, "parts", list)()]
+
+
 def _field_row(control: Control, wraps: bool) -> dict:
     row = {"name": control.name, "label": control.label, "wraps": wraps}
     if control.kind == "choice":

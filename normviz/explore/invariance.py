@@ -109,6 +109,18 @@ class Invariance(Explorer):
         becomes = f"Weights × {self.weights:g}; {where} becomes {self.scale:g}·x{shift}; {mode}"
         return f"{becomes}. The output moves by: {'; '.join(moves)}."
 
+    def parts(self) -> list[tuple[float, ...]]:
+        """What a narrow screen shows one under another."""
+        return [
+            (0, 0, 188, 372),
+            (188, 0, 348, 372),
+            (348, 0, 508, 372),
+            (508, 0, 670, 372),
+            (670, 0, 840, 372),
+            (0, 372, 272, 398),
+            (272, 372, 800, 416),
+        ]
+
     def draw(self, reading: Reading) -> Scene:
         """The changed input, and for each method the difference that the change makes to its output."""
         limit, wide, high = value_limit(summed_inputs()), FEATURES * CELL[0], TOKENS * CELL[1]

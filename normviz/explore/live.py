@@ -17,7 +17,7 @@ import ipywidgets as w
 import traitlets as t
 
 from normviz.explore.base import Control, Explorer, notes_html, tidy, words_html
-from normviz.explore.hand import handle_rows
+from normviz.explore.hand import handle_rows, parts_of
 from normviz.picture.png import compact, to_png
 from normviz.picture.scene import Scene, with_caption
 from normviz.picture.svg import backdrop_svg, front_svg, to_svg
@@ -32,14 +32,15 @@ MODULE, LOOK = (HERE.joinpath(f"picture.{kind}").read_text("utf-8") for kind in 
 class Sheet(anywidget.AnyWidget):
     """The picture: a backdrop and a front (SVG), the words under it (HTML), and what a hand can take hold of.
 
-    handles: as of `handle_rows`; cells: `Scene.numbers`; hand: what the hand has moved last, {"changes": {field:
-    value}, "count": how often}; passing: nobody holds it, so it closes when its last output is gone.
+    handles, parts: as of `handle_rows`, `parts_of`; cells: `Scene.numbers`; hand: what the hand has moved last,
+    {"changes": {field: value}, "count": how often}; passing: nobody holds it, so it closes with its last output.
     """
 
     _esm, _css = MODULE, LOOK
     backdrop, front, words = (t.Unicode().tag(sync=True) for _ in range(3))
     handles = t.List().tag(sync=True)
     cells = t.Dict().tag(sync=True)
+    parts = t.List().tag(sync=True)
     hand = t.Dict().tag(sync=True)
     passing = t.Bool(False).tag(sync=True)
 
@@ -56,12 +57,15 @@ class Picture(w.VBox):
         super().__init__([*rows, self.sheet])
         self.add_class("normviz")
 
-    def paint(self, scene: Scene, more: str = "", *, spoken: bool = True, offered: dict[str, Control] | None = None):
+    def paint(
+        self, scene: Scene, more: str = "", *, spoken: bool = True, offered: dict[str, Control] | None = None, parts=()
+    ):
         """Shows a scene, under it its caption (which is the alt text too) and `more` HTML, in one message.
 
         Its backdrop goes to the browser only when it is another one: most of a picture's parts are in there, and
         parsing and painting them is most of the time between a key and the new picture.
         spoken: a screen reader is told the caption.  offered: controls that the scene's handles may set.
+        parts: what goes one under another on a narrow screen.
         """
         self.painted, sheet = scene, self.sheet
         with sheet.hold_sync():
@@ -69,7 +73,7 @@ class Picture(w.VBox):
                 self._below = scene.backdrop
                 sheet.backdrop = backdrop_svg(scene) if scene.backdrop else ""
             sheet.front = front_svg(scene) if scene.backdrop else to_svg(scene)
-            sheet.handles = handle_rows(scene, offered or {})
+            sheet.handles, sheet.parts = handle_rows(scene, offered or {}), [*parts]
             if sheet.cells is not scene.numbers:
                 sheet.cells = scene.numbers or {}
             sheet.words = (words_html(scene.alt) if spoken else "") + more
@@ -195,7 +199,12 @@ class Live(Picture):
         finally:
             self._busy = False
         self.state, self.reading = state, state.read()
-        self.paint(state.scene(self.reading), notes_html(state.notes(self.reading)), offered=state.controls())
+        self.paint(
+            state.scene(self.reading),
+            notes_html(state.notes(self.reading)),
+            offered=state.controls(),
+            parts=parts_of(state),
+        )
 
     def _moved(self, changes: dict) -> None:
         """What the hand has moved, as `picture.js` tells it; what no control takes is left as it is."""

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from normviz.explore.base import Control, Explorer, notes_html, words_html
-from normviz.explore.hand import handle_rows, labels_of
+from normviz.explore.hand import handle_rows, labels_of, parts_of
 from normviz.picture.scene import CURSOR, Scene, Shapes
 from normviz.picture.svg import BACKDROP, FRONT, SHEET, escape, face_parts, head, piece
 
@@ -36,7 +36,7 @@ SCRIPT = _HERE.joinpath("picture.js").read_text("utf-8") + "\nmountAll();\n"
 
 TABLES = (
     "pieces", "colors", "paths", "outlines", "runs", "fills", "names", "labels", "lists", "moves", "head", "backdrops",
-    "handles", "cells", "sets", "titles",
+    "handles", "cells", "sets", "titles", "parts",
 )  # fmt: skip
 
 _DOCUMENT = """<!doctype html>
@@ -118,7 +118,7 @@ def replay(frames: Iterable[tuple[str, Scene]], title: str, *, label: str = "ste
     frames, store = [*frames], _Store()
     names = [name for name, _ in frames]
     rows = [
-        _drawn(scene, "", store, None)
+        _drawn(scene, "", store, None, [])
         | {"controls": [[k, store.list(names, names), store.moves(range(len(frames)))]], "sets": None}
         for k, (_, scene) in enumerate(frames)
     ]
@@ -303,7 +303,7 @@ def _row(state, fineness: dict[str, int], index: dict[Explorer, int], store: _St
         numbers = [control.values.index(v) for v in values] if control.kind == "choice" else values
         controls.append([values.index(control.value), store.list(labels, numbers), store.moves(targets)])
     scene = state.scene(reading)
-    drawn, sets = _drawn(scene, notes_html(state.notes(reading)), store, offered), None
+    drawn, sets = _drawn(scene, notes_html(state.notes(reading)), store, offered, parts_of(state)), None
     if cursor and _labels(home) is not None:
         every = _every_set(home, cursor)
         sets = store.keep("sets", tuple(index[one] for one in every))
@@ -317,7 +317,7 @@ def _text(control: Control, value: Any) -> str:
     return f"{value:g}" if control.kind == "number" else str(value)
 
 
-def _drawn(scene: Scene, notes: str, store: _Store, offered: dict[str, Control] | None) -> dict:
+def _drawn(scene: Scene, notes: str, store: _Store, offered: dict[str, Control] | None, parts: list) -> dict:
     """A picture and its words by their places in the tables."""
     by_set = any(handle.sets for handle in scene.handles)
 
@@ -335,5 +335,5 @@ def _drawn(scene: Scene, notes: str, store: _Store, offered: dict[str, Control] 
         "backdrop": backdrop,
         "front": store.runs(items(scene.items)), "head": store.json("head", [below, front]),
         "words": store.keep("pieces", words_html(scene.alt) + notes), "handles": store.json("handles", rows),
-        "cells": store.json("cells", scene.numbers) if scene.numbers else None,
+        "parts": store.json("parts", parts), "cells": store.json("cells", scene.numbers) if scene.numbers else None,
     }  # fmt: skip

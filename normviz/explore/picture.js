@@ -122,6 +122,28 @@ function follow(root) {
   return () => themed.delete(root);
 }
 
+// Narrow screens -------------------------------------------------------------------------------------------
+
+const LEAST = 0.75;  // of a picture's own size: below it 12 px are less than 9, so its parts go one under another
+const MOST_GROWN = 1.6;  // what of its words then is still too small grows, as far as its neighbours bear
+
+const around = (boxes) => [0, 1, 2, 3].map((k) => Math[k < 2 ? "min" : "max"](...boxes.map((box) => box[k])));
+
+/** Where boxes [left, top, right, bottom] go on a sheet of some width: side by side where there is room, else below. */
+function placed(boxes, most) {
+  const gap = 4, wide = Math.max(most, ...boxes.map(([left, , right]) => right - left + 2 * gap));
+  let x = gap, y = gap, row = 0;
+  const places = boxes.map((box) => {
+    const [left, top, right, bottom] = box;
+    if (x > gap && x + right - left + gap > wide) { x = gap; y += row + gap; row = 0; }
+    const place = { box, by: [x - left, y - top] };
+    x += right - left + 2 * gap;
+    row = Math.max(row, bottom - top);
+    return place;
+  });
+  return { places, width: wide, height: y + row + gap };
+}
+
 // The picture -----------------------------------------------------------------------------------------------
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -182,23 +204,34 @@ class Picture {
     this.tip.setAttribute("aria-hidden", "true");
     this.words = make("div", "nv-words", root);
     this.handles = [];
+    this.parts = [];
     this.holds = [];
     this.width = this.height = 1;
     this.lit = null;
     this.timings = [];
+    new ResizeObserver(() => {
+      const folds = this.stage.clientWidth && this.stage.clientWidth < LEAST * this.width;
+      if (!folds && !this.fold) return;
+      this.unfold();
+      this.fit(true);
+      this.hold(this.handles);
+      this.draw();
+    }).observe(this.root);
     for (const kind of ["pointermove", "pointerdown", "pointerup", "pointercancel", "pointerleave"]) {
       this.stage.addEventListener(kind, (event) => this[kind](event));
     }
   }
 
   /** Shows what is given; what is left out stays. */
-  show({ backdrop, front, handles, cells, words, mark }) {
+  show({ backdrop, front, handles, cells, words, mark, parts }) {
+    if (parts !== undefined) this.parts = parts;
     if (backdrop !== undefined) this.backdrop.innerHTML = backdrop;
     if (front !== undefined) this.front.innerHTML = front;
     const svg = this.front.querySelector("svg");
-    if (svg) {
+    if (svg && front !== undefined) {
       const [, , width, height] = svg.getAttribute("viewBox").split(" ").map(Number);
       if (width !== this.width || height !== this.height) this.size(width, height);
+      this.fit(backdrop !== undefined);
     }
     this.front.classList.toggle("nv-over", this.backdrop.childElementCount > 0);
     if (cells !== undefined) {
@@ -214,12 +247,118 @@ class Picture {
   }
 
   size(width, height) {
+    this.unfold();
     this.width = width;
     this.height = height;
     this.light.setAttribute("viewBox", `0 0 ${width} ${height}`);
     // As wide as there is room, as long as controls and sentence find theirs on a laptop's screen too
     const fits = `(100vh - 310px) * ${(width / height).toFixed(4)}`;
     this.stage.style.maxWidth = `max(${Math.round(0.7 * width)}px, min(${Math.round(1.7 * width)}px, ${fits}))`;
+  }
+
+  /** On a narrow screen the parts of the picture go one under another.  anew: the backdrop is another one. */
+  fit(anew) {
+    const room = this.stage.clientWidth;
+    if (!room || room >= LEAST * this.width) return this.unfold();
+    const layers = [this.backdrop, this.front].map((layer) => layer.querySelector("svg"));
+    if (anew || !this.below) this.below = this.leaves(layers[0]);
+    const leaves = [...this.below, ...this.leaves(layers[1])];
+    this.fold = this.parts.length
+      ? placed(this.parts, Math.min(this.width, room / LEAST))
+      : { places: [{ box: [0, 0, this.width, this.height], by: [0, 0] }], width: this.width, height: this.height };
+    this.stage.style.setProperty("--nv-grow", Math.min(MOST_GROWN, Math.max(1, (LEAST * this.fold.width) / room)).toFixed(3));
+    this.stage.classList.add("nv-folded");
+    for (const { element, box, turned } of leaves) {
+      const [x, y] = this.shifted((box[0] + box[2]) / 2, (box[1] + box[3]) / 2, 1);
+      element.setAttribute("transform", `translate(${x.toFixed(1)} ${y.toFixed(1)}) ${turned}`.trim());
+    }
+    for (const svg of [...layers, this.light]) this.sheet(svg, this.fold);
+    for (const { element, turned } of leaves) if (element.tagName === "text" && !turned) this.inside(element);
+    return undefined;
+  }
+
+  /** Keeps words that have grown on the sheet: squeezes a line that is a bit too long, breaks a longer one, else moves it. */
+  inside(text) {
+    const [dx, dy] = text.getAttribute("transform").match(/[\d.-]+/g).map(Number);
+    const room = this.fold.width - 8, length = text.getComputedTextLength();
+    if (length > room && length <= 1.2 * room) {
+      text.setAttribute("textLength", room);
+      text.setAttribute("lengthAdjust", "spacingAndGlyphs");
+    } else if (length > room && !text.childElementCount) {
+      const whole = text.textContent, lines = [""], most = (whole.length * room) / length;
+      for (const word of whole.split(" ")) {
+        if (lines.at(-1).length + word.length > most) lines.push("");
+        lines[lines.length - 1] += `${word} `;
+      }
+      text.whole = whole;
+      text.replaceChildren(...lines.map((line, i) => {
+        const span = document.createElementNS(SVG, "tspan");
+        span.setAttribute("x", text.getAttribute("x"));
+        if (i) span.setAttribute("dy", "1.2em");
+        span.textContent = line.trim();
+        return span;
+      }));
+    }
+    const { x, width } = text.getBBox(), left = Math.max(2, Math.min(x + dx, this.fold.width - 2 - width));
+    text.setAttribute("transform", `translate(${(left - x).toFixed(1)} ${dy})`);
+  }
+
+  unfold() {
+    if (!this.fold) return;
+    this.fold = null;
+    this.stage.classList.remove("nv-folded");
+    for (const element of this.stage.querySelectorAll("svg [transform^=translate]")) {
+      const turned = element.getAttribute("transform").replace(/^translate\([^)]*\) ?/, "");
+      turned ? element.setAttribute("transform", turned) : element.removeAttribute("transform");
+      if (element.whole) element.textContent = element.whole;
+      for (const name of ["textLength", "lengthAdjust"]) element.removeAttribute(name);
+    }
+    this.below = null;
+    for (const svg of this.stage.querySelectorAll("svg")) this.sheet(svg, this);
+  }
+
+  sheet(svg, { width, height }) {
+    if (!svg) return;
+    svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    if (svg !== this.light) {
+      svg.setAttribute("width", width);
+      svg.setAttribute("height", height);
+    }
+  }
+
+  /** What is drawn, piece by piece, with the box of each in the picture's own pixels. */
+  leaves(svg) {
+    if (!svg) return [];
+    const frame = svg.getBoundingClientRect(), [, , width] = svg.getAttribute("viewBox").split(" ");
+    const scale = width / frame.width, found = [];
+    for (const element of svg.querySelectorAll("path, text, image, use, rect:not([width='100%'])")) {
+      if (element.closest("defs")) continue;
+      const { left, top, right, bottom } = element.getBoundingClientRect();
+      const box = [left - frame.left, top - frame.top, right - frame.left, bottom - frame.top].map((v) => v * scale);
+      found.push({ element, box, turned: element.getAttribute("transform") ?? "" });
+    }
+    return found;
+  }
+
+  /** By how much a place of the picture (way 1) or of the folded sheet (way −1) is moved to get to the other. */
+  shifted(x, y, way) {
+    if (!this.fold) return [0, 0];
+    let best = null, least = Infinity;
+    for (const { box: [left, top, right, bottom], by } of this.fold.places) {
+      const [u, v] = way > 0 ? [x, y] : [x - by[0], y - by[1]];
+      const away = Math.hypot(Math.max(left - u, 0, u - right), Math.max(top - v, 0, v - bottom));
+      if (away < least) { least = away; best = by; }
+    }
+    return [way * best[0], way * best[1]];
+  }
+
+  /** Path data of the picture as it lies on the folded sheet, outline by outline. */
+  folded(d) {
+    if (!this.fold) return d;
+    return d.replace(/M([\d.-]+) ([\d.-]+)[^M]*/g, (part, x, y) => {
+      const [dx, dy] = this.shifted(Number(x), Number(y), 1);
+      return part.replace(/([\d.-]+) ([\d.-]+)/g, (_, u, v) => `${(Number(u) + dx).toFixed(1)} ${(Number(v) + dy).toFixed(1)}`);
+    });
   }
 
   /** Puts the words in place; the sentence's own element stays, for a screen reader hears what changes in it. */
@@ -252,15 +391,26 @@ class Picture {
       });
     }
     handles.forEach((handle, i) => {
-      const hold = this.holds[i], [x, y, width, height] = handle.box, share = (v, of) => `${(100 * v) / of}%`;
+      const hold = this.holds[i], [x, y, right, bottom] = this.boxOf(handle), share = (v, of) => `${(100 * v) / of}%`;
+      const { width, height } = this.fold ?? this;
       Object.assign(hold.style, {
-        left: share(x, this.width), top: share(y, this.height),
-        width: share(width, this.width), height: share(height, this.height),
+        left: share(x, width), top: share(y, height), width: share(right - x, width), height: share(bottom - y, height),
       });
       hold.classList.toggle("nv-track", !handle.cells);
       hold.classList.toggle("nv-turn", turns(handle));
       this.describe(handle, hold);
     });
+  }
+
+  /** Where a handle lies on the sheet: left, top, right, bottom; folded, around all parts that it reaches into. */
+  boxOf({ box: [x, y, width, height] }) {
+    const whole = [x, y, x + width, y + height];
+    if (!this.fold) return whole;
+    const parts = this.fold.places.map(({ box, by }) => {
+      const [left, top, right, bottom] = whole.map((v, k) => (k < 2 ? Math.max(v, box[k]) : Math.min(v, box[k])));
+      return right - left > 4 && bottom - top > 4 && [left + by[0], top + by[1], right + by[0], bottom + by[1]];
+    }).filter(Boolean);
+    return parts.length ? around(parts) : whole;
   }
 
   describe(handle, hold) {
@@ -319,9 +469,12 @@ class Picture {
     this.move(changes, handle);
   }
 
+  /** A pointer's place in the picture's own pixels, folded or not. */
   place(event) {
-    const box = this.stage.getBoundingClientRect();
-    return [((event.clientX - box.left) / box.width) * this.width, ((event.clientY - box.top) / box.height) * this.height];
+    const box = this.stage.getBoundingClientRect(), { width, height } = this.fold ?? this;
+    const [x, y] = [((event.clientX - box.left) / box.width) * width, ((event.clientY - box.top) / box.height) * height];
+    const [dx, dy] = this.shifted(x, y, -1);
+    return [x + dx, y + dy];
   }
 
   /** The face under the pointer, looked for beneath whatever lies over it. */
@@ -448,10 +601,9 @@ class Picture {
       this.timings.push(performance.now() - began);
       if (this.timings.length > 200) this.timings.shift();
     }
-    const [x, y] = this.place(event), share = this.stage.clientWidth / this.width;
-    const left = Math.min(x * share + 14, this.stage.clientWidth - this.tip.offsetWidth - 4);
-    const above = y * share - this.tip.offsetHeight - 12;
-    this.tip.style.transform = `translate(${Math.max(0, left)}px, ${above > 0 ? above : y * share + 18}px)`;
+    const box = this.stage.getBoundingClientRect(), x = event.clientX - box.left, y = event.clientY - box.top;
+    const left = Math.min(x + 14, box.width - this.tip.offsetWidth - 4), above = y - this.tip.offsetHeight - 12;
+    this.tip.style.transform = `translate(${Math.max(0, left)}px, ${above > 0 ? above : y + 18}px)`;
     this.tip.style.left = this.tip.style.top = "0";
   }
 
@@ -481,7 +633,10 @@ class Picture {
         mark += [...(panel.cells.get(this.marked) ?? [])].join("");
       }
     }
-    const put = (name, d) => { if (this.lines[name].getAttribute("d") !== d) this.lines[name].setAttribute("d", d); };
+    const put = (name, path) => {
+      const d = this.folded(path);
+      if (this.lines[name].getAttribute("d") !== d) this.lines[name].setAttribute("d", d);
+    };
     put("halo", set);
     put("set", set);
     put("rim", set);
@@ -558,7 +713,7 @@ function named(root) {
   return () => watch.disconnect();
 }
 
-const PARTS = ["backdrop", "front", "handles", "cells", "words"];
+const PARTS = ["backdrop", "front", "handles", "cells", "words", "parts"];
 
 function render({ model, el }) {
   el.classList.add("nv-picture");
@@ -748,7 +903,7 @@ export function mount(element, packed) {
       }
       input.disabled = texts.length < 2;
     });
-    const parts = { words: piece(state.words), front: data.head[state.head][1] + join(state.front.flatMap((run) => data.runs[run])) + "</svg>" };
+    const parts = { words: piece(state.words), parts: data.parts[state.parts], front: data.head[state.head][1] + join(state.front.flatMap((run) => data.runs[run])) + "</svg>" };
     if (shown.backdrop !== state.backdrop) {
       shown.backdrop = state.backdrop;
       const below = data.backdrops[state.backdrop];

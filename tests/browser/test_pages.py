@@ -22,7 +22,7 @@ from normviz.norms import METHODS, cut, normalize, normalize_steps
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 #: How many states a page of the tests has; the axes explorer has a state a set beside
-MOST = {"axes": 9}
+MOST = {"axes": 9, "outlier": 65}
 #: What light and dark pages say of a text: its colour against the paper, where nothing lies between them
 CONTRAST = """root => {
     const light = color => {
@@ -111,7 +111,10 @@ def test_the_hand(open_page, name):
     """Every handle by the keyboard, the mouse and a finger, as far as the page's states reach."""
     tab, data = open_page(name, has_touch=True)
     shown = Paged(tab, data, start(name))
-    for i, handle in enumerate(shown.state.scene().handles):
+    offered = {control["name"] for control in data["controls"]}
+    held = [one for one in shown.state.scene().handles if one.sets or offered & set(one.fields)]  # the others are gone
+    expect(tab.locator(".nv-hold")).to_have_count(len(held))
+    for i, handle in enumerate(held):
         hold = tab.locator(".nv-hold").nth(i)
         hold.focus()
         tab.keyboard.press("Tab")
@@ -149,6 +152,78 @@ def test_the_hand(open_page, name):
                 tab.mouse.move(2, 2)
                 shown.state = shown.state.turn(**{field: meant(shown.state.controls()[field], value)})
                 shown.shows()
+
+
+#: Sizes of the words as they are on the screen, and those that leave the picture or its sheet
+WORDS = """() => [...document.querySelectorAll('.nv-stage svg text')].filter(text => text.textContent).map(text => {
+    const svg = text.ownerSVGElement, sheet = svg.getBoundingClientRect(), box = text.getBoundingClientRect();
+    const size = parseFloat(getComputedStyle(text).fontSize) * sheet.width / svg.viewBox.baseVal.width;
+    const across = Math.max(sheet.left - box.left, box.right - sheet.right);
+    const out = Math.max(across, sheet.top - box.top, box.bottom - sheet.bottom);
+    return [text.textContent, size, out];
+})"""
+
+
+def test_words_can_be_read_on_a_telephone(open_page, name):
+    """At least 9 px, none cut off; and the picture is what it was once there is room again."""
+    tab, _ = open_page(name, has_touch=True)
+    for width in (390, 360):
+        tab.set_viewport_size({"width": width, "height": 800})
+        tab.wait_for_selector(".nv-folded")
+        found = tab.evaluate(WORDS)
+        assert len(found) > 5
+        small = [row for row in found if row[1] < 8.85 or row[2] > 2]
+        assert not small, small
+    ARTIFACTS.mkdir(exist_ok=True)
+    tab.screenshot(path=ARTIFACTS / f"page-{name}-360.png", full_page=True)
+    tab.set_viewport_size({"width": 1366, "height": 768})
+    expect(tab.locator(".nv-folded")).to_have_count(0)
+    Paged(tab, None, start(name)).shows()
+
+
+def test_a_finger_finds_its_cell_on_a_telephone(open_page):
+    """Where parts have moved, the cell under the finger is the one that is shown there."""
+    tab, _ = open_page("axes", has_touch=True, viewport={"width": 390, "height": 800})
+    tab.wait_for_selector(".nv-folded")
+    for cell in ("0,1,2,3", "3,6,0,1"):
+        face = tab.locator(f".sheet-cell [data-cell='{cell}']")
+        face.scroll_into_view_if_needed()
+        box = face.bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        tab.touchscreen.tap(x, y)
+        said = start("axes").turn(**dict(zip("nchw", map(int, cell.split(",")), strict=True))).scene().alt
+        expect(tab.locator("p[role=status]")).to_have_text(said)
+        marked = tab.evaluate("""([x, y]) => {
+            const box = document.querySelector('.nv-light .nv-mark').getBoundingClientRect();
+            const light = document.querySelector('.nv-light').getBoundingClientRect();
+            return box.top < y && box.bottom > y && box.left < light.right;
+        }""", [x, y])  # fmt: skip
+        assert marked, "the mark is not around the cell"
+
+
+def test_a_finger_drags_along_a_scale(open_page):
+    """Down on one end, along to the other: every stop on the way is shown, and the page does not scroll."""
+    tab, data = open_page("outlier", has_touch=True)
+    shown = Paged(tab, data, start("outlier"))
+    handle = next(one for one in shown.state.scene().handles if one.at)
+    ((field, (_, places)),) = handle.at.items()
+    k = next((k for k, control in enumerate(data["controls"]) if control["name"] == field), None)
+    if k is None:
+        pytest.fail(f"the page lacks {field}")
+    tab.locator(".nv-stage").evaluate("stage => stage.scrollIntoView({block: 'center'})")
+    stage = tab.locator(".nv-stage").bounding_box()
+    share = stage["width"] / shown.state.scene().width
+    y, session = stage["y"] + share * handle.box.center[1], tab.context.new_cdp_session(tab)
+    xs = [stage["x"] + share * place[0] for place in (places[0], places[len(places) // 2], places[-1])]
+    top = tab.evaluate("scrollY")
+    for kind, x in (("touchStart", xs[0]), ("touchMove", xs[1]), ("touchMove", xs[2])):
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}]})
+    session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    values = data["lists"][data["states"][data["start"]]["controls"][k][1]]["values"]
+    assert places[-1][1] in values
+    shown.state = shown.state.turn(**{field: meant(shown.state.controls()[field], places[-1][1])})
+    shown.shows()
+    assert tab.evaluate("scrollY") == top
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
