@@ -7,7 +7,7 @@ the three axes, each by one number, until the ellipsoid of all tokens is round.
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -154,6 +154,12 @@ class Geometry(Explorer):
     tilt: where the eye is, in degrees; token: the one that is followed, of the first image; gamma, beta: weight and
     bias of the first feature (the others keep 1 and 0).
     """
+
+    ahead: ClassVar[tuple[str, ...]] = ("tokens", "step", "azimuth")
+    stops: ClassVar[dict[str, tuple[float, ...]]] = {
+        "step": (0.0, 1.0, 2.0, 3.0),
+        "azimuth": (70.0, 160.0, 250.0, 340.0),
+    }
 
     tokens: str = choice("filters", {name: key for key, (name, _) in TOKENS.items()}, "tokens")
     step: float = number(2.0, least=0, most=3, step=0.1)

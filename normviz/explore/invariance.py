@@ -7,7 +7,7 @@ Source: Ba, Kiros & Hinton 2016 (arXiv:1607.06450), section 5.1 and table 1.
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -78,6 +78,8 @@ class Invariance(Explorer):
     scope: the cells that become scale · x + shift; weights: factor of the linear layer before the norm, which scales
     every cell; evaluation: BatchNorm has the statistics of the unchanged input stored.
     """
+
+    stops: ClassVar[dict[str, tuple[float, ...]]] = {"scale": (0.25, 0.5, 1.0, 2.0, 4.0)}
 
     scope: str = choice("token", {name: key for key, (name, *_) in SCOPES.items()}, "change")
     scale: float = choice(4.0, SCALES, "scale x")

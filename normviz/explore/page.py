@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from itertools import chain
@@ -83,7 +83,8 @@ def data(start: Explorer, *, most: int = 300) -> dict:
 
     Controls are taken in the order of `start.ahead`, then of the fields, as long as the states stay at most `most`
     (those of a cursor not counted), ranges in coarser steps where need be; the page says which it had to leave out.
-    What a control does is what `turn` does.  Raises ValueError for `most` below 1.
+    `start.stops`, where an explorer has them, are the values of some ranges that pages are
+    to offer.  What a control does is what `turn` does.  Raises ValueError for `most` below 1.
     """
     if most < 1:
         raise ValueError(f"most={most!r} must be an integer >= 1")
@@ -217,10 +218,14 @@ def _look(control: Control) -> dict:
     return {"name": control.name, "label": control.label, "kind": kind}
 
 
-def _offers(control: Control, fineness: int) -> tuple:
-    """The values that the page offers, with the one that is set."""
-    offered = control.offers(fineness)
+def _offers(control: Control, fineness: int, stops: Mapping[str, tuple]) -> tuple:
+    """The values that the page offers, with the one that is set; stops: by control those that it is to offer."""
+    offered = stops.get(control.name) or control.offers(fineness)
     return offered if control.value in offered else tuple(sorted((*offered, control.value)))
+
+
+def _stops(state: Explorer) -> Mapping[str, tuple]:
+    return getattr(state, "stops", {})
 
 
 def _home(state: Explorer, cursor: tuple[str, ...]) -> Explorer:
@@ -251,7 +256,7 @@ def _reach(start: Explorer, fineness: dict[str, int], most: int, cursor: tuple[s
         for name, n in fineness.items():
             if not offered[name].enabled:
                 continue
-            fresh = (_turned(state, cursor, name, value) for value in _offers(offered[name], n))
+            fresh = (_turned(state, cursor, name, value) for value in _offers(offered[name], n, _stops(start)))
             states += [other for other in fresh if not (other in seen or seen.add(other))]
             if len(states) > most:
                 return None
@@ -296,7 +301,7 @@ def _row(state, fineness: dict[str, int], index: dict[Explorer, int], store: _St
     controls = []
     for name, n in fineness.items():
         control = offered[name]
-        values = _offers(control, n) if control.enabled else (control.value,)
+        values = _offers(control, n, _stops(state)) if control.enabled else (control.value,)
         labels = [_text(control, value) for value in values]
         targets = [index[_first_of_its_set(_turned(home, cursor, name, value), cursor, at)] for value in values]
         # A hand means a choice by its index, see `Handle`

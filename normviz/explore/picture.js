@@ -225,6 +225,8 @@ class Picture {
   /** Shows what is given; what is left out stays. */
   show({ backdrop, front, handles, cells, words, mark, parts }) {
     if (parts !== undefined) this.parts = parts;
+    // A new picture is flat until it is folded: the page must not get shorter meanwhile, and scroll
+    if (this.fold) this.stage.style.minHeight = `${this.stage.offsetHeight}px`;
     if (backdrop !== undefined) this.backdrop.innerHTML = backdrop;
     if (front !== undefined) this.front.innerHTML = front;
     const svg = this.front.querySelector("svg");
@@ -233,6 +235,7 @@ class Picture {
       if (width !== this.width || height !== this.height) this.size(width, height);
       this.fit(backdrop !== undefined);
     }
+    this.stage.style.minHeight = "";
     this.front.classList.toggle("nv-over", this.backdrop.childElementCount > 0);
     if (cells !== undefined) {
       this.cells = cells && cells.shape ? cells : null;

@@ -190,24 +190,19 @@ class Driver:
 
     def _drag(self, handle: Handle, finger: bool) -> None:
         """To the right or down by a bit: the fields end where the handle says, as the controls read."""
-        if finger:
-            return  # what a finger does, the pointer's events do: a tap of nothing is no drag
         before = self.state
         name, (right, down) = next((n, by) for n, by in handle.drag.items() if self.state.controls()[n].enabled)
         control = before.controls()[name]
         self._show_stage()
-        stage, mouse = self.root.locator(".nv-stage").bounding_box(), self.page.page.mouse
+        stage = self.root.locator(".nv-stage").bounding_box()
         share = stage["width"] / before.scene().width
-        spots = [(handle.box.x + 3, handle.box.y + 3), (handle.box.right - 3, handle.box.bottom - 3)]
-        x, y = spots[0]
-        mouse.move(stage["x"] + share * x, stage["y"] + share * y)
+        x, y = handle.box.x + 3, handle.box.y + 3  # where nothing else can be taken hold of
         now, ends = index(control), (0, len(control.values) - 1) if control.values else (control.low, control.high)
         unit = 1 if control.values else control.step
         by = unit if now + unit <= ends[1] else -unit
         dx, dy = (by / right, 0) if right else (0, by / down)
-        mouse.down()
-        mouse.move(stage["x"] + share * (x + dx), stage["y"] + share * (y + dy), steps=3)
-        mouse.up()
+        way = [(stage["x"] + share * (x + part * dx), stage["y"] + share * (y + part * dy)) for part in (0, 0.5, 1)]
+        self._slide(way, finger)
         self.state = before.turn(**{name: meant(control, now + by)})
         self.shows()
 
@@ -233,6 +228,22 @@ class Driver:
         else:
             page.mouse.click(x, y)
             page.mouse.move(2, 2)
+
+    def _slide(self, way: list[tuple[float, float]], finger: bool) -> None:
+        """Down on the first place, along the others, and up again."""
+        page = self.page.page
+        if not finger:
+            page.mouse.move(*way[0])
+            page.mouse.down()
+            for place in way[1:]:
+                page.mouse.move(*place)
+            return page.mouse.up()
+        session = page.context.new_cdp_session(page)
+        for k, (x, y) in enumerate(way):
+            kind = "touchMove" if k else "touchStart"
+            session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}]})
+        session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        session.detach()
 
     def _strike(self, target: Locator, key: str) -> None:
         target.focus()

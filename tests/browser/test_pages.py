@@ -1,6 +1,7 @@
 """Every explorer on a page of its own, from a file, without a kernel: operated by keyboard, mouse and finger."""
 
 import json
+import re
 from base64 import b64encode
 
 import numpy as np
@@ -22,7 +23,7 @@ from normviz.norms import METHODS, cut, normalize, normalize_steps
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 #: How many states a page of the tests has; the axes explorer has a state a set beside
-MOST = {"axes": 9, "outlier": 65}
+MOST = {"axes": 9, "outlier": 65, "geometry": 32}
 #: What light and dark pages say of a text: its colour against the paper, where nothing lies between them
 CONTRAST = """root => {
     const light = color => {
@@ -213,17 +214,41 @@ def test_a_finger_drags_along_a_scale(open_page):
     tab.locator(".nv-stage").evaluate("stage => stage.scrollIntoView({block: 'center'})")
     stage = tab.locator(".nv-stage").bounding_box()
     share = stage["width"] / shown.state.scene().width
-    y, session = stage["y"] + share * handle.box.center[1], tab.context.new_cdp_session(tab)
-    xs = [stage["x"] + share * place[0] for place in (places[0], places[len(places) // 2], places[-1])]
-    top = tab.evaluate("scrollY")
-    for kind, x in (("touchStart", xs[0]), ("touchMove", xs[1]), ("touchMove", xs[2])):
-        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}]})
-    session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    y, top = stage["y"] + share * handle.box.center[1], tab.evaluate("scrollY")
+    slide(tab, [(stage["x"] + share * place[0], y) for place in (places[0], places[len(places) // 2], places[-1])])
     values = data["lists"][data["states"][data["start"]]["controls"][k][1]]["values"]
     assert places[-1][1] in values
     shown.state = shown.state.turn(**{field: meant(shown.state.controls()[field], places[-1][1])})
     shown.shows()
     assert tab.evaluate("scrollY") == top
+
+
+def slide(tab, way: list[tuple[float, float]]) -> None:
+    """A finger down on the first place, along the others, and up again."""
+    session = tab.context.new_cdp_session(tab)
+    for k, (x, y) in enumerate(way):
+        kind = "touchMove" if k else "touchStart"
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}]})
+    session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+
+@pytest.mark.parametrize("width", [1366, 390])
+def test_a_finger_turns_the_ball(open_page, width):
+    """180 px of the picture to the right are 90°, on a telephone too, where the panels lie one under another."""
+    tab, _ = open_page("geometry", has_touch=True, viewport={"width": width, "height": 900})
+    shown = Paged(tab, None, start("geometry"))
+    tab.locator(".nv-stage").evaluate("stage => stage.scrollIntoView({block: 'start'})")
+    tab.wait_for_timeout(300)
+    stage = tab.locator(".nv-stage").bounding_box()
+    sheet = tab.evaluate("document.querySelector('.nv-front svg').viewBox.baseVal.width")
+    share, top = stage["width"] / sheet, tab.evaluate("scrollY")
+    x, y = stage["x"] + share * 40, stage["y"] + share * 60
+    slide(tab, [(x, y), (x + share * 90, y), (x + share * 180, y)])
+    shown.state = shown.state.turn(azimuth=340.0)
+    expect(tab.locator(".nv-hold").first).to_have_attribute("aria-label", re.compile("azimuth 340"))
+    assert tab.evaluate("scrollY") == top
+    tab.set_viewport_size({"width": 1366, "height": 900})
+    shown.shows()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
