@@ -205,12 +205,16 @@ class Picture {
     this.words = make("div", "nv-words", root);
     this.handles = [];
     this.parts = [];
+    this.room = 0;  // px across, once it is known
     this.holds = [];
     this.width = this.height = 1;
     this.lit = null;
     this.timings = [];
-    new ResizeObserver(() => {
-      const folds = this.stage.clientWidth && this.stage.clientWidth < LEAST * this.width;
+    // Asked here alone: to ask after a change of the picture would have the page laid out twice
+    new ResizeObserver(([{ contentRect }]) => {
+      if (contentRect.width === this.room) return;
+      this.room = contentRect.width;
+      const folds = this.room && this.room < LEAST * this.width;
       if (!folds && !this.fold) return;
       this.unfold();
       this.fit(true);
@@ -261,7 +265,7 @@ class Picture {
 
   /** On a narrow screen the parts of the picture go one under another.  anew: the backdrop is another one. */
   fit(anew) {
-    const room = this.stage.clientWidth;
+    const { room } = this;
     if (!room || room >= LEAST * this.width) return this.unfold();
     const layers = [this.backdrop, this.front].map((layer) => layer.querySelector("svg"));
     if (anew || !this.below) this.below = this.leaves(layers[0]);
