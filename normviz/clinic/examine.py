@@ -13,6 +13,7 @@ from normviz.clinic.layers import Layer, batches_seen, interview, may_be, measur
 from normviz.clinic.plan import find_folds
 from normviz.clinic.report import Report
 from normviz.clinic.watch import ForwardError, Visit, resampled, run, samples_of, tensors, untouched
+from normviz.fields import whole
 
 
 def inspect(model: nn.Module, batch=None, *, mask: Tensor | None = None, accumulate: int = 1) -> Report:
@@ -31,8 +32,7 @@ def inspect(model: nn.Module, batch=None, *, mask: Tensor | None = None, accumul
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model={type(model).__name__} must be a torch.nn.Module")
-    if accumulate < 1:
-        raise ValueError(f"accumulate={accumulate!r} must be an integer >= 1")
+    whole("accumulate", accumulate)
     model = unwrapped(model)
     batch = guessed_batch(model) if batch is None else batch
     real = _real_tokens(batch, mask)

@@ -298,7 +298,6 @@ class Axes(Explorer):
         return super().live()
 
     def parts(self) -> list[tuple[float, ...]]:
-        """What a narrow screen shows one under another."""
         return (
             [] if self.compare else [(0, 0, 418, 452), (422, 0, 930, 262), (422, 262, 674, 452), (678, 262, 928, 452)]
         )

@@ -15,7 +15,7 @@ event).  Whatever is expensive is a cached function of the fields that it needs.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
@@ -118,11 +118,13 @@ class Explorer:
     """A state that shows itself: with controls in a notebook, as a picture everywhere else.
 
     ahead: the controls that a page without a kernel offers before the others, see `normviz.explore.page`.
+    stops: control → the values of a range that such a page is to offer; by default as many as fit.
 
     Raises ValueError for a field that no control could have set, naming it, what it got and what it takes.
     """
 
     ahead: ClassVar[tuple[str, ...]] = ()
+    stops: ClassVar[Mapping[str, tuple]] = {}
 
     def __post_init__(self):
         for declared in dataclasses.fields(self):
@@ -152,6 +154,10 @@ class Explorer:
 
     def notes(self, reading: Any) -> list[str]:
         """What stands below the caption where there is room for it: sentences, and `Code`."""
+        return []
+
+    def parts(self) -> list[tuple[float, ...]]:
+        """What a narrow screen shows one under another, (left, top, right, bottom) each; by default one picture."""
         return []
 
     def hold(self, name: str, value: Any) -> Held:

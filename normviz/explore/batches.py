@@ -205,7 +205,6 @@ class Batches(Explorer):
         return "evaluation" if self.evaluation else "training"
 
     def parts(self) -> list[tuple[float, ...]]:
-        """What a narrow screen shows one under another."""
         legend = [(0, 6, 424, 34), (424, 6, 690, 34), (690, 6, 960, 34)]
         charts = [(0, 46, 424, 258), (424, 46, 840, 258), (0, 258, 530, 502), (530, 258, 840, 502)]
         return [*legend, *charts, (0, 502, 530, 540)]

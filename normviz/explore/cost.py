@@ -110,7 +110,6 @@ class Cost(Explorer):
         )
 
     def parts(self) -> list[tuple[float, ...]]:
-        """What a narrow screen shows one under another."""
         return [(0, 0, 514, 372), (512, 0, 840, 350)]
 
     def draw(self, reading: Reading) -> Scene:

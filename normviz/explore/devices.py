@@ -102,7 +102,6 @@ class Devices(Explorer):
         )
 
     def parts(self) -> list[tuple[float, ...]]:
-        """What a narrow screen shows one under another."""
         return (
             []
             if self.devices == 1

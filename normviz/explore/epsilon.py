@@ -39,7 +39,6 @@ class Epsilon(Explorer):
         )
 
     def parts(self) -> list[tuple[float, ...]]:
-        """What a narrow screen shows one under another."""
         return [(0, 0, 480, 310), (480, 0, 840, 310)]
 
     def draw(self, reading) -> Scene:

@@ -75,7 +75,6 @@ class Evaluation(Recorded):
         )
 
     def parts(self) -> list[tuple[float, ...]]:
-        """What a narrow screen shows one under another."""
         return [(0, 0, 630, 30), (0, 30, 272, 50), (272, 30, 900, 50), (0, 50, 630, 370), (630, 0, 844, 370)]
 
     def draw(self, reading: Reading) -> Scene:

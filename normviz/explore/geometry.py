@@ -190,7 +190,6 @@ class Geometry(Explorer):
         )
 
     def parts(self) -> list[tuple[float, ...]]:
-        """What a narrow screen shows one under another."""
         return [
             *((x, 0, x + 280, 366) for x in (0, 280, 560)),
             (0, 366, 226, 392),

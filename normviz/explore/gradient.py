@@ -95,7 +95,6 @@ class Gradient(Explorer):
         )
 
     def parts(self) -> list[tuple[float, ...]]:
-        """What a narrow screen shows one under another."""
         return [(0, 0, 540, 360), (540, 0, 844, 300)]
 
     def draw(self, reading: dict[str, Curve]) -> Scene:

@@ -106,7 +106,6 @@ class Groups(Explorer):
         )
 
     def parts(self) -> list[tuple[float, ...]]:
-        """What a narrow screen shows one under another."""
         return [(0, 0, 310, 212), (310, 0, 590, 212), (590, 0, 844, 212), (0, 212, 466, 576), (466, 212, 844, 576)]
 
     def draw(self, reading: Reading) -> Scene:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from normviz.explore.base import Control
+from normviz.explore.base import Control, Explorer
 from normviz.norms import METHODS
 from normviz.picture.scene import Handle, Scene
 
@@ -53,11 +53,9 @@ def handle_rows(scene: Scene, offered: dict[str, Control]) -> list[dict]:
     return rows
 
 
-def parts_of(state: Any) -> list[list[float]]:
-    """What goes one under another where the screen is narrow: [left, top, right, bottom] of each part of the picture in
-    reading order, as the explorer's own `parts` has them; none where it has no such method.
-    """
-    return [[*map(float, box)] for box in getattr(state, "parts", list)()]
+def parts_of(state: Explorer) -> list[list[float]]:
+    """`state.parts()` as numbers for JSON."""
+    return [[*map(float, box)] for box in state.parts()]
 
 
 def _field_row(control: Control, wraps: bool) -> dict:

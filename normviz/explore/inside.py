@@ -169,7 +169,6 @@ class Inside(Recorded):
         return f"{where}: {longest}; {bound}{which}"
 
     def parts(self) -> list[tuple[float, ...]]:
-        """What a narrow screen shows one under another."""
         return [(0, 0, 448, 240), (448, 0, 844, 240), (0, 240, 414, 440), (414, 240, 844, 440)]
 
     def draw(self, reading: Reading) -> Scene:

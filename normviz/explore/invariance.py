@@ -112,7 +112,6 @@ class Invariance(Explorer):
         return f"{becomes}. The output moves by: {'; '.join(moves)}."
 
     def parts(self) -> list[tuple[float, ...]]:
-        """What a narrow screen shows one under another."""
         return [
             (0, 0, 188, 372),
             (188, 0, 348, 372),

@@ -72,7 +72,6 @@ class Outlier(Explorer):
         return f"{said}. The bound √(N−1) is {reading.bound:.2f}."
 
     def parts(self) -> list[tuple[float, ...]]:
-        """What a narrow screen shows one under another."""
         return [(0, 0, 424, 270), (424, 0, 840, 270), (0, 270, 520, 486), (520, 270, 840, 486)]
 
     def draw(self, reading: Reading) -> Scene:

@@ -21,6 +21,7 @@ import numpy as np
 
 from normviz.explore.base import Control, Explorer, notes_html, words_html
 from normviz.explore.hand import handle_rows, labels_of, parts_of
+from normviz.fields import whole
 from normviz.picture.scene import CURSOR, Scene, Shapes
 from normviz.picture.svg import BACKDROP, FRONT, SHEET, escape, face_parts, head, piece
 
@@ -86,8 +87,7 @@ def data(start: Explorer, *, most: int = 300) -> dict:
     `start.stops`, where an explorer has them, are the values of some ranges that pages are
     to offer.  What a control does is what `turn` does.  Raises ValueError for `most` below 1.
     """
-    if most < 1:
-        raise ValueError(f"most={most!r} must be an integer >= 1")
+    whole("most", most)
     offered = start.controls()
     cursor = next((handle.fields for handle in start.scene().handles if handle.sets), ())
     order = sorted((name for name in offered if name not in cursor), key=lambda name: (*start.ahead, name).index(name))
@@ -224,10 +224,6 @@ def _offers(control: Control, fineness: int, stops: Mapping[str, tuple]) -> tupl
     return offered if control.value in offered else tuple(sorted((*offered, control.value)))
 
 
-def _stops(state: Explorer) -> Mapping[str, tuple]:
-    return getattr(state, "stops", {})
-
-
 def _home(state: Explorer, cursor: tuple[str, ...]) -> Explorer:
     """The state with its cursor (the names of its fields, none for no cursor) at the first cell, and with those of
     `ahead` that have no effect in the middle: what cannot be seen is no state of its own.
@@ -256,7 +252,7 @@ def _reach(start: Explorer, fineness: dict[str, int], most: int, cursor: tuple[s
         for name, n in fineness.items():
             if not offered[name].enabled:
                 continue
-            fresh = (_turned(state, cursor, name, value) for value in _offers(offered[name], n, _stops(start)))
+            fresh = (_turned(state, cursor, name, value) for value in _offers(offered[name], n, start.stops))
             states += [other for other in fresh if not (other in seen or seen.add(other))]
             if len(states) > most:
                 return None
@@ -301,7 +297,7 @@ def _row(state, fineness: dict[str, int], index: dict[Explorer, int], store: _St
     controls = []
     for name, n in fineness.items():
         control = offered[name]
-        values = _offers(control, n, _stops(state)) if control.enabled else (control.value,)
+        values = _offers(control, n, state.stops) if control.enabled else (control.value,)
         labels = [_text(control, value) for value in values]
         targets = [index[_first_of_its_set(_turned(home, cursor, name, value), cursor, at)] for value in values]
         # A hand means a choice by its index, see `Handle`

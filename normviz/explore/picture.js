@@ -82,7 +82,9 @@ function decode(base64) {
 /** A number in words, as `picture.text.number` has it. */
 function words(value, digits = 4) {
   if (!Number.isFinite(value)) return String(value).replace("-", "−");
-  return String(Number(value.toPrecision(digits))).replace("-", "−");
+  const rounded = Number(value.toPrecision(digits)), size = Math.abs(rounded);
+  const text = size >= 1e3 && size < 1e6 ? rounded.toLocaleString("en-US", { maximumFractionDigits: 2 }) : String(rounded);
+  return text.replace("-", "−");
 }
 
 // Themes ----------------------------------------------------------------------------------------------------

@@ -138,7 +138,6 @@ class Scaling(Explorer):
         return f"{front} before the FFN, {inside}, {mode}: token × {self.factor} gives output: {grown}."
 
     def parts(self) -> list[tuple[float, ...]]:
-        """What a narrow screen shows one under another."""
         return [(0, 0, 708, 360), (708, 180, 844, 300)]
 
     def draw(self, reading: Reading) -> Scene:

@@ -166,7 +166,6 @@ class Time(Explorer):
         return text + lone * (self.per_step and self.masked and alive == 1)
 
     def parts(self) -> list[tuple[float, ...]]:
-        """What a narrow screen shows one under another."""
         return [(0, 0, 606, 492), (606, 0, 840, 492)]
 
     def draw(self, reading: Reading) -> Scene:
