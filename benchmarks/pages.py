@@ -11,15 +11,10 @@ sent the moment it is there.
 
 from __future__ import annotations
 
-import gzip
 import re
 import statistics
 import sys
 import tempfile
-import threading
-from contextlib import suppress
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -28,9 +23,9 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from browser.chromium import find_chromium, launch  # noqa: E402 (the tests are no package)
 from browser.pages import LabPage  # noqa: E402
-from browser.servers import LAB, jupyter, write_notebook, write_settings  # noqa: E402
+from browser.servers import LAB, jupyter, static, write_notebook, write_settings  # noqa: E402
 
-from tools.site.build import build  # noqa: E402
+from tools.site.build import build, weight  # noqa: E402
 
 VIEWPORT = {"width": 1366, "height": 768}
 OPENINGS, KEYS, CELLS = 7, 40, 60  # openings of a page; keys and moves of the pointer for each explorer
@@ -104,7 +99,6 @@ ARRIVAL = """(() => {
     };
     document.addEventListener('DOMContentLoaded', () => setTimeout(there));
 })()"""
-_PICTURE = re.compile(rb"data:image/png;base64,[A-Za-z0-9+/=]+")
 
 
 def measure(tell=print) -> dict:
@@ -112,10 +106,10 @@ def measure(tell=print) -> dict:
     with tempfile.TemporaryDirectory() as folder, launch(find_chromium()) as browser:
         pages = [file for file in build(Path(folder, "site")) if re.match(r"\d\d_", file.name)]
         found = {"browser": f"Chromium {browser.version}", "packages": _packages(), "chapters": {}}
-        with _served(Path(folder, "site")) as address:
+        with static(Path(folder, "site")) as address:
             for file in pages:
                 row = found["chapters"][file.stem] = _chapter(browser, f"{address}/{file.name}") | {
-                    "bytes": _weight(file)
+                    "bytes": weight(file)
                 }
                 tell(
                     f"{file.stem:28} {row['bytes'] / 1000:4.0f} kB, answers after {row['interactive_ms']['median']} ms"
@@ -144,37 +138,6 @@ def _packages() -> dict[str, str]:
 def _told(times: dict) -> str:
     return "; ".join(f"{kind}: work p50 {row['work_ms']['median']} p95 {row['work_ms']['p95']}, to paint p50 "
                      f"{row['ms']['median']} p95 {row['ms']['p95']} ms" for kind, row in times.items())  # fmt: skip
-
-
-class _served:
-    """A folder on a port of this machine."""
-
-    def __init__(self, folder: Path):
-        class Quiet(SimpleHTTPRequestHandler):
-            def log_message(self, *arguments):
-                pass
-
-            def copyfile(self, *files):
-                with suppress(ConnectionError):  # a page that was closed before it was there in whole
-                    super().copyfile(*files)
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder))
-
-    def __enter__(self) -> str:
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        return f"http://127.0.0.1:{self.server.server_port}"
-
-    def __exit__(self, *error) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-
-
-def _weight(file: Path) -> int:
-    """Bytes of a page, compressed, beside its pictures, with the files that it loads."""
-    html = file.read_bytes()
-    loads = re.findall(rb'<(?:script src|link rel="[a-z]+" href)="([^":]+)"', html)
-    parts = [_PICTURE.sub(b"", html), *((file.parent / name.decode()).read_bytes() for name in loads)]
-    return sum(len(gzip.compress(part)) for part in parts)
 
 
 def _chapter(browser, address: str) -> dict:

@@ -336,12 +336,18 @@ def test_hostile_archives_write_nothing_outside_and_nothing_half(tmp_path, monke
 # Kernels --------------------------------------------------------------------------------------------------------
 
 CELL = """
-import json, sys, torch
+import json, sys, time, torch
+from pathlib import Path
 from normviz.lab import CheckpointError, cifar10, preset, train
 torch.set_num_threads(1)
 recipe = preset("heavy", "bn", steps={steps}, **{small})
+def hold(history):  # in mid-training for as long as the test wants it
+    while len(history.loss) >= 20 and Path({held!r}).exists():
+        time.sleep(0.01)
 try:
-    history = train(recipe, out={out!r}, resume=True, checkpoint_every=5, device="cpu", progress=False)
+    history = train(
+        recipe, out={out!r}, resume=True, checkpoint_every=5, device="cpu", progress=False, on_step=hold
+    )
     print("ended", json.dumps(history.loss))
 except CheckpointError as error:
     print("refused", error)
@@ -416,7 +422,8 @@ def test_kernels_restart_in_mid_training_and_share_a_folder_and_a_cache(kernels,
     rounds = count(1, 5)
     for trial in range(rounds):
         out = tmp_path / f"run{trial}"
-        cell = CELL.format(steps=2 * STEPS, small=SMALL, out=str(out))
+        (held := tmp_path / "held").touch()
+        cell = CELL.format(steps=2 * STEPS, small=SMALL, out=str(out), held=str(held))
         first.start(cell)
         end = time.monotonic() + 120
         while not checkpoints(out):
@@ -425,6 +432,7 @@ def test_kernels_restart_in_mid_training_and_share_a_folder_and_a_cache(kernels,
         refused = second.end(second.start(cell))
         assert refused.startswith("refused") and "another process trains in it" in refused
         first.restart()  # in mid-training
+        held.unlink()
         assert not (out / "history.json").exists()
         said = first.end(first.start(cell))
         assert said.startswith("ended")

@@ -148,10 +148,9 @@ def reading_scene(
     step = (right - left) / S
     scene = Scene(NOTEBOOK_WIDTH, 84 + len(chances) * (44 + row * classes) + 150)
     scene.items = [Label(10, 28, f"A {label}, {T} steps", 13, bold=True), *numbered(Box(10, 40, 200, 200), image)]
-    columns = "Each column on the right is a step,"
     about = (
         "Numbers: the time steps.",
-        columns,
+        "Each column on the right is a step,",
         "each row a digit; the darker, the surer.",
         "Framed: the right digit.",
     )

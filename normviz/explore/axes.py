@@ -297,10 +297,11 @@ class Axes(Explorer):
             import torch  # noqa: F401 (which runs the code that is shown)
         return super().live()
 
+    @property
     def parts(self) -> list[tuple[float, ...]]:
-        return (
-            [] if self.compare else [(0, 0, 418, 452), (422, 0, 930, 262), (422, 262, 674, 452), (678, 262, 928, 452)]
-        )
+        if self.compare:
+            return []
+        return [(0, 0, 418, 452), (422, 0, 930, 262), (422, 262, 674, 452), (678, 262, 928, 452)]
 
     def draw(self, reading: Reading) -> Scene:
         letters = [letter.lower() for letter in self.whole.letters]

@@ -119,12 +119,14 @@ class Explorer:
 
     ahead: the controls that a page without a kernel offers before the others, see `normviz.explore.page`.
     stops: control → the values of a range that such a page is to offer; by default as many as fit.
+    parts: what a narrow screen shows one under another, (left, top, right, bottom) each; by default one picture.
 
     Raises ValueError for a field that no control could have set, naming it, what it got and what it takes.
     """
 
     ahead: ClassVar[tuple[str, ...]] = ()
     stops: ClassVar[Mapping[str, tuple]] = {}
+    parts: ClassVar[Iterable[tuple[float, ...]]] = ()
 
     def __post_init__(self):
         for declared in dataclasses.fields(self):
@@ -154,10 +156,6 @@ class Explorer:
 
     def notes(self, reading: Any) -> list[str]:
         """What stands below the caption where there is room for it: sentences, and `Code`."""
-        return []
-
-    def parts(self) -> list[tuple[float, ...]]:
-        """What a narrow screen shows one under another, (left, top, right, bottom) each; by default one picture."""
         return []
 
     def hold(self, name: str, value: Any) -> Held:

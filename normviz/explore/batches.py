@@ -204,6 +204,7 @@ class Batches(Explorer):
     def _mode(self) -> str:
         return "evaluation" if self.evaluation else "training"
 
+    @property
     def parts(self) -> list[tuple[float, ...]]:
         legend = [(0, 6, 424, 34), (424, 6, 690, 34), (690, 6, 960, 34)]
         charts = [(0, 46, 424, 258), (424, 46, 840, 258), (0, 258, 530, 502), (530, 258, 840, 502)]

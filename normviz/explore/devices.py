@@ -101,19 +101,12 @@ class Devices(Explorer):
             f"one device with all digits: {number(reading.apart[self.way][SHARES.index(self.devices)], 2)}."
         )
 
+    @property
     def parts(self) -> list[tuple[float, ...]]:
-        return (
-            []
-            if self.devices == 1
-            else [
-                (0, 0, 455, 270),
-                (455, 0, 840, 270),
-                (0, 270, 455, 455),
-                (455, 270, 840, 455),
-                (0, 455, 348, 480),
-                (348, 455, 840, 480),
-            ]
-        )
+        if self.devices == 1:
+            return []
+        upper, lower = [(0, 0, 455, 270), (455, 0, 840, 270)], [(0, 270, 455, 455), (455, 270, 840, 455)]
+        return [*upper, *lower, (0, 455, 348, 480), (348, 455, 840, 480)]
 
     def draw(self, reading: Reading) -> Scene:
         """Every sample a column in the panel of its device, its channels below it, coloured by set; two charts."""

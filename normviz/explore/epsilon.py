@@ -23,6 +23,7 @@ class Epsilon(Explorer):
     method: str = choice("layer_token", {row.name: key for key, row in METHODS.items()}, "method")
     squeeze: float = choice(1e-3, {number(10.0**k): 10.0**k for k in range(-6, 1)}, "squeeze ×")
     eps: float = choice(1e-5, {number(10.0**k): 10.0**k for k in range(-8, 0)}, "ε")
+    parts = ((0, 0, 480, 310), (480, 0, 840, 310))
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
         """The first digit's maps after the norm (C, H, W); the variance of every cell's set, blank paper's left out."""
@@ -37,9 +38,6 @@ class Epsilon(Explorer):
             f"the variance in {percent(np.mean(var < self.eps))} of the sets, and the median set comes out with a "
             f"spread of {number(np.median(var / (var + self.eps)) ** 0.5, 2)} instead of 1."
         )
-
-    def parts(self) -> list[tuple[float, ...]]:
-        return [(0, 0, 480, 310), (480, 0, 840, 310)]
 
     def draw(self, reading) -> Scene:
         (maps, var), style = reading, Style("the median set", BLUE)

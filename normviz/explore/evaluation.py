@@ -74,8 +74,7 @@ class Evaluation(Recorded):
             f"The longest token is patch {reading.token[1]} of test image {reading.token[0]}."
         )
 
-    def parts(self) -> list[tuple[float, ...]]:
-        return [(0, 0, 630, 30), (0, 30, 272, 50), (272, 30, 900, 50), (0, 50, 630, 370), (630, 0, 844, 370)]
+    parts = ((0, 0, 630, 30), (0, 30, 272, 50), (272, 30, 900, 50), (0, 50, 630, 370), (630, 0, 844, 370))
 
     def draw(self, reading: Reading) -> Scene:
         lengths = reading.lengths

@@ -189,6 +189,7 @@ class Geometry(Explorer):
             f"was {vector(raw)} and is: {places}."
         )
 
+    @property
     def parts(self) -> list[tuple[float, ...]]:
         return [
             *((x, 0, x + 280, 366) for x in (0, 280, 560)),

@@ -94,8 +94,7 @@ class Gradient(Explorer):
             f"depth: {'; '.join(words) or 'none'}."
         )
 
-    def parts(self) -> list[tuple[float, ...]]:
-        return [(0, 0, 540, 360), (540, 0, 844, 300)]
+    parts = ((0, 0, 540, 360), (540, 0, 844, 300))
 
     def draw(self, reading: dict[str, Curve]) -> Scene:
         chart, right = copy(axes(self.runs)), {"anchor": "end", "color": MUTED}

@@ -105,8 +105,7 @@ class Groups(Explorer):
             f"deviations: {through}."
         )
 
-    def parts(self) -> list[tuple[float, ...]]:
-        return [(0, 0, 310, 212), (310, 0, 590, 212), (590, 0, 844, 212), (0, 212, 466, 576), (466, 212, 844, 576)]
+    parts = ((0, 0, 310, 212), (310, 0, 590, 212), (590, 0, 844, 212), (0, 212, 466, 576), (466, 212, 844, 576))
 
     def draw(self, reading: Reading) -> Scene:
         """The tensor cut into sets, both images, what gets through at every G; below, every map normalized."""

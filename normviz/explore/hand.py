@@ -54,8 +54,8 @@ def handle_rows(scene: Scene, offered: dict[str, Control]) -> list[dict]:
 
 
 def parts_of(state: Explorer) -> list[list[float]]:
-    """`state.parts()` as numbers for JSON."""
-    return [[*map(float, box)] for box in state.parts()]
+    """`state.parts` as numbers for JSON."""
+    return [[*map(float, box)] for box in state.parts]
 
 
 def _field_row(control: Control, wraps: bool) -> dict:

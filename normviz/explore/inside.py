@@ -168,8 +168,7 @@ class Inside(Recorded):
         longest = f"the longest of {reading.tokens} tokens is {number(reading.ratio)} times the root-mean-square length"
         return f"{where}: {longest}; {bound}{which}"
 
-    def parts(self) -> list[tuple[float, ...]]:
-        return [(0, 0, 448, 240), (448, 0, 844, 240), (0, 240, 414, 440), (414, 240, 844, 440)]
+    parts = ((0, 0, 448, 240), (448, 0, 844, 240), (0, 240, 414, 440), (414, 240, 844, 440))
 
     def draw(self, reading: Reading) -> Scene:
         blocks = self._blocks(reading)

@@ -7,6 +7,7 @@ Source: Ba, Kiros & Hinton 2016 (arXiv:1607.06450), section 5.1 and table 1.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -111,16 +112,10 @@ class Invariance(Explorer):
         becomes = f"Weights × {self.weights:g}; {where} becomes {self.scale:g}·x{shift}; {mode}"
         return f"{becomes}. The output moves by: {'; '.join(moves)}."
 
+    @property
     def parts(self) -> list[tuple[float, ...]]:
-        return [
-            (0, 0, 188, 372),
-            (188, 0, 348, 372),
-            (348, 0, 508, 372),
-            (508, 0, 670, 372),
-            (670, 0, 840, 372),
-            (0, 372, 272, 398),
-            (272, 372, 800, 416),
-        ]
+        maps = ((left, 0, right, 372) for left, right in pairwise((0, 188, 348, 508, 670, 840)))
+        return [*maps, (0, 372, 272, 398), (272, 372, 800, 416)]
 
     def draw(self, reading: Reading) -> Scene:
         """The changed input, and for each method the difference that the change makes to its output."""

@@ -71,8 +71,7 @@ class Outlier(Explorer):
         said = f"One of {self.size} samples is multiplied by {self.factor}. In the feature shown {gives}"
         return f"{said}. The bound √(N−1) is {reading.bound:.2f}."
 
-    def parts(self) -> list[tuple[float, ...]]:
-        return [(0, 0, 424, 270), (424, 0, 840, 270), (0, 270, 520, 486), (520, 270, 840, 486)]
+    parts = ((0, 0, 424, 270), (424, 0, 840, 270), (0, 270, 520, 486), (520, 270, 840, 486))
 
     def draw(self, reading: Reading) -> Scene:
         (chart, items), top = self._curves(reading), 1.15 * max(reading.bound, 3.0)

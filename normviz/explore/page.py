@@ -188,11 +188,8 @@ class _Store:
     def tables(self) -> dict[str, list]:
         """All tables; an outline that occurs once stands where it does, and not in a table."""
         tables = {name: self._kept.get(name, ({}, []))[1] for name in TABLES}
-        lines, of_lines = (
-            tables["outlines"],
-            [one for one in tables["pieces"] if not isinstance(one, str) and len(one) == 3],
-        )
-        uses = Counter(chain(*tables["paths"], *(parts for _, parts, _ in of_lines)))
+        lines, of_lines = tables["outlines"], [one[1] for one in tables["pieces"] if _is_lines(one)]
+        uses = Counter(chain(*tables["paths"], *of_lines))
         kept = [k for k, count in sorted(uses.items()) if count > 1]
         place = {k: i for i, k in enumerate(kept)}
 
@@ -202,10 +199,14 @@ class _Store:
         return tables | {
             "outlines": [lines[k] for k in kept], "paths": [settled(parts) for parts in tables["paths"]],
             "pieces": [
-                one if isinstance(one, str) or len(one) != 3 else (one[0], settled(one[1]), one[2])
-                for one in tables["pieces"]
+                (one[0], settled(one[1]), one[2]) if _is_lines(one) else one for one in tables["pieces"]
             ],
         }  # fmt: skip
+
+
+def _is_lines(one: str | tuple) -> bool:
+    """Whether a piece is a path of several lines, in parts."""
+    return not isinstance(one, str) and len(one) == 3
 
 
 def _plain(value: Any) -> Any:

@@ -74,6 +74,9 @@ export function valuesAfter(values, labels, { step, eps, weight, bias }, centred
   return normalize(values, labels, step === "affine" ? { eps, weight, bias, centred } : { eps, centred });
 }
 
+/** Where a cell stands among all cells in order; place: its index along each axis. */
+const flat = (place, shape) => place.reduce((at, v, axis) => at * shape[axis] + v, 0);
+
 function decode(base64) {
   const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
   return new Float32Array(bytes.buffer);
@@ -668,7 +671,7 @@ class Picture {
   }
 
   flat(cell) {
-    return cell.split(",").reduce((at, v, axis) => at * this.cells.shape[axis] + Number(v), 0);
+    return flat(cell.split(",").map(Number), this.cells.shape);
   }
 
   /** What is told of a face at once. */
@@ -879,7 +882,7 @@ export function mount(element, packed) {
     const { view, dims, shape } = data.cells[state.cells], labels = labelsOf(view, dims), sets = data.sets[state.sets];
     const place = cell?.split(",").map(Number);
     const inside = place?.every((v, axis) => v < shape[axis]);
-    if (inside) return sets[labels[place.reduce((k, v, axis) => k * shape[axis] + v, 0)]];
+    if (inside) return sets[labels[flat(place, shape)]];
     let k = labels.indexOf(sets.indexOf(target));
     const names = [];
     for (let axis = shape.length - 1; axis >= 0; axis--) {

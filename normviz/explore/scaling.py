@@ -137,8 +137,7 @@ class Scaling(Explorer):
         grown = ", ".join(f"{FFNS[kind].name} × {number(times)}" for kind, times in reading.growth.items())
         return f"{front} before the FFN, {inside}, {mode}: token × {self.factor} gives output: {grown}."
 
-    def parts(self) -> list[tuple[float, ...]]:
-        return [(0, 0, 708, 360), (708, 180, 844, 300)]
+    parts = ((0, 0, 708, 360), (708, 180, 844, 300))
 
     def draw(self, reading: Reading) -> Scene:
         chart = copy(axes())

@@ -165,8 +165,7 @@ class Time(Explorer):
         lone = " A lone sequence is its own mean: whatever it holds becomes 0."
         return text + lone * (self.per_step and self.masked and alive == 1)
 
-    def parts(self) -> list[tuple[float, ...]]:
-        return [(0, 0, 606, 492), (606, 0, 840, 492)]
+    parts = ((0, 0, 606, 492), (606, 0, 840, 492))
 
     def draw(self, reading: Reading) -> Scene:
         """The padded batch, how many are alive, the mean over the time step, and the longest digit at this step."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from axe_playwright_python.sync_playwright import Axe
 from browser.pages import NotebookPage
-from playwright.sync_api import Locator, TimeoutError, expect
+from playwright.sync_api import Locator, Page, TimeoutError, expect
 from starts import start
 
 from normviz.explore import EXPLORERS
@@ -238,12 +238,7 @@ class Driver:
             for place in way[1:]:
                 page.mouse.move(*place)
             return page.mouse.up()
-        session = page.context.new_cdp_session(page)
-        for k, (x, y) in enumerate(way):
-            kind = "touchMove" if k else "touchStart"
-            session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}]})
-        session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
-        session.detach()
+        return slide(page, way)
 
     def _strike(self, target: Locator, key: str) -> None:
         target.focus()
@@ -292,6 +287,16 @@ def offered(control: Control) -> tuple:
 def index(control: Control) -> float:
     """The value of a control as a handle has it."""
     return control.values.index(control.value) if control.values else control.value
+
+
+def slide(page: Page, way: list[tuple[float, float]]) -> None:
+    """A finger down on the first place, along the others, and up again."""
+    session = page.context.new_cdp_session(page)
+    for k, (x, y) in enumerate(way):
+        kind = "touchMove" if k else "touchStart"
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}]})
+    session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    session.detach()
 
 
 def meant(control: Control, number: float):

@@ -100,7 +100,7 @@ def it_shows_the_record_of_test_tokens(evaluation: Driver) -> None:
     image, patch = record["test"]["running"][np.flatnonzero(np.isfinite(running))[-1]][1:]
     said = evaluation.root.locator("p[role=status]").inner_text()
     assert f"{style_of(evaluation.state.arm).name}, step {record['step']}:" in said
-    assert f"has length {batch[-1]:.3g} by each batch's own" in said
+    assert f"has length {float(f'{batch[-1]:.3g}'):,g} by each batch's own" in said
     assert ("no longer finite" in said) == (not np.isfinite(running[-1]))
     assert f"patch {patch} of test image {image}." in said
 

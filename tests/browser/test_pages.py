@@ -7,7 +7,7 @@ from base64 import b64encode
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browser.driver import SAME, meant
+from browser.driver import SAME, meant, slide
 from browser.hover import HOVER
 from browser.pages import ARTIFACTS, ELSEWHERE
 from hypothesis import HealthCheck, given, settings
@@ -221,15 +221,6 @@ def test_a_finger_drags_along_a_scale(open_page):
     shown.state = shown.state.turn(**{field: meant(shown.state.controls()[field], places[-1][1])})
     shown.shows()
     assert tab.evaluate("scrollY") == top
-
-
-def slide(tab, way: list[tuple[float, float]]) -> None:
-    """A finger down on the first place, along the others, and up again."""
-    session = tab.context.new_cdp_session(tab)
-    for k, (x, y) in enumerate(way):
-        kind = "touchMove" if k else "touchStart"
-        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}]})
-    session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
 
 
 @pytest.mark.parametrize("width", [1366, 390])

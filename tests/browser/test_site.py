@@ -1,21 +1,18 @@
 """The pages without a kernel, built once and driven in Chromium with every request to elsewhere refused."""
 
-import gzip
 import re
-import threading
 from collections.abc import Iterator
-from functools import partial
 from html.parser import HTMLParser
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import nbformat
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from browser.servers import static
 from playwright.sync_api import Page, expect
 
-from tools.site.build import ROOT, build
+from tools.site.build import ROOT, build, weight
 from tools.site.moving import moving_svg
 
 CHAPTERS = ["01_axes", "02_batch_norm", "03_layer_norm", "04_instance_and_group_norm", "05_sequences",
@@ -38,15 +35,8 @@ def site(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def address(site) -> Iterator[str]:
     """The same pages from a static host, two folders down."""
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *arguments):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=site.parents[1])) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/a%20folder/site"
-        server.shutdown()
+    with static(site.parents[1]) as host:
+        yield f"{host}/a%20folder/site"
 
 
 @pytest.fixture
@@ -125,10 +115,8 @@ def test_every_link_leads_somewhere_and_nothing_is_loaded_from_elsewhere(site):
 @pytest.mark.parametrize("name", CHAPTERS)
 def test_a_chapter_is_light_and_whole(site, name):
     html = (site / f"{name}.html").read_text(encoding="utf-8")
-    loads = [site / load for load in Links(html).loads if not load.endswith(".png")]
-    bare = re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "", html)  # pictures
-    weight = sum(len(gzip.compress(data)) for data in (bare.encode(), *(file.read_bytes() for file in loads)))
-    assert weight <= LIMIT, f"{weight:,} bytes"
+    size = weight(site / f"{name}.html")
+    assert size <= LIMIT, f"{size:,} bytes"
     cells = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4).cells
     last = [cell.source.strip().split("\n")[-1] for cell in cells if cell.cell_type == "code"]
     live = [line for line in last if re.match(r"nv\.explore\.[a-z]+\(.*\)$", line) and "figure()" not in line]

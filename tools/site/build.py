@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import shutil
@@ -37,6 +38,15 @@ class Page(NamedTuple):
 def repository() -> str:
     """The repository's address, from the one place that names it."""
     return re.search(r'^Repository = "(.*?)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M)[1]
+
+
+def weight(page: Path) -> int:
+    """Bytes of a built page, compressed, with the files that it loads, and without its pictures."""
+    html = page.read_text(encoding="utf-8")
+    loads = re.findall(r'<(?:link|script|img|iframe|source)\b[^>]*? (?:href|src)="([^"]+)"', html)
+    files = [(page.parent / load).read_bytes() for load in loads if not load.endswith(".png")]
+    bare = re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "", html)
+    return sum(len(gzip.compress(part)) for part in (bare.encode(), *files))
 
 
 def build(out: Path) -> list[Path]:
