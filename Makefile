@@ -20,7 +20,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab bench test test-colab test-zoo soak site notebooks images badges claims lint constraints clean
+.PHONY: help setup lab bench test test-long test-colab test-zoo soak site notebooks images badges claims lint constraints clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,9 +33,14 @@ lab: $(VENV)/installed  ## open JupyterLab at notebook 01
 
 # Notebooks are tested on the CPU: what they store must not depend on the machine.  They come first: the longest files,
 # begun last, would leave one of the two processes idle.
+WHOLE = CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(1) $(PYTEST) notebooks tests -n 2 --dist loadfile --no-loadscope-reorder \
+	    --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg -m $(2) $(PYTEST_ARGS)
+
 test: $(VENV)/installed  ## unit, property, notebook and browser tests
-	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 NORMVIZ_RUN=short $(PYTEST) notebooks tests -n 2 --dist loadfile --no-loadscope-reorder \
-	    --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg $(PYTEST_ARGS)
+	$(call WHOLE,NORMVIZ_RUN=short,"not long")
+
+test-long: $(VENV)/installed  ## what `make test` cuts short: trainings at full length, every page, every chapter in JupyterLab
+	$(call WHOLE,NORMVIZ_RUN=,long)
 
 test-colab: $(COLAB)/installed  ## the notebooks and the explorer with Colab's versions (Python 3.11 or newer)
 	CUDA_VISIBLE_DEVICES= $(COLAB)/bin/python -m pytest tests/colab $(PYTEST_ARGS)

@@ -72,7 +72,7 @@ def check(state, *, picture=True):
         assert state.compare or all(sets.labels[cell] == label for cell, label in cells.items())
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 2))])
 def test_a_thousand_random_events(seed):
     for k, state in enumerate(walk(Axes(), 334, seed)):
         check(state, picture=k % 4 == 0)

@@ -1,5 +1,6 @@
 """The rules of the studies, on runs made up to fall on either side of them, and on the project's own records."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -107,6 +108,16 @@ def test_the_projects_own_records_say_something():
     for name in whole:
         found = conclude(name)
         assert found.sentence.endswith(".") and "nan" not in found.numbers, name
+
+
+def test_a_study_is_decided_by_the_runs_that_its_rule_looks_at(tmp_path):
+    grid = STUDIES["ghost"].recipes
+    for keep, decided in ((lambda r: r.clip is None, True), (lambda r: r.clip is None and r.seed < JUDGED[-1], False)):
+        rows = [run(recipe, accuracy=1 / (recipe.ghost_tokens or 4096)).to_dict() for recipe in filter(keep, grid)]
+        (tmp_path / "ghost.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        found = conclude("ghost", tmp_path)
+        assert found.decided is decided
+        assert found.sentence.endswith(f"({len(rows)} of {len(grid)} runs recorded)")
 
 
 def test_slot_compares_seed_by_seed(tmp_path):

@@ -361,7 +361,12 @@ def test_evaluation_leaves_the_model_alone(images):
 
 @pytest.mark.parametrize(
     ("arm", "kinds"),
-    [("ln", {"trained"}), ("rms", {"trained"}), ("bn+ffnbn", {"trained"}), ("bn", {"stalled", "delayed"})],
+    [
+        ("ln", {"trained"}),
+        pytest.param("rms", {"trained"}, marks=pytest.mark.long),
+        pytest.param("bn+ffnbn", {"trained"}, marks=pytest.mark.long),
+        pytest.param("bn", {"stalled", "delayed"}, marks=pytest.mark.long),
+    ],
 )
 def test_a_real_short_run_of_every_arm_and_its_verdict(arm, kinds, images):
     """Depth 8, 120 steps of SwiGLU: all arms learn the digits but BN, which is near chance, with one long token."""

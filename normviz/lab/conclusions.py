@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from normviz.arms import REGIMES
+from normviz.arms import REGIMES, style_of
 from normviz.lab.compare import (
     accuracies,
     difference,
@@ -30,13 +30,14 @@ from normviz.lab.compare import (
 )
 from normviz.lab.history import History
 from normviz.lab.recipe import preset
-from normviz.lab.studies import JUDGED, LENGTHS, POISONS, REMEDIES, SGD_RATES, SLOTS, tuned
+from normviz.lab.studies import JUDGED, LENGTHS, POISONS, REMEDIES, SGD_RATES, SLOTS, STUDIES, tuned
 from normviz.lab.study import load_study, progress, results_folder
 
 
 class Conclusion(NamedTuple):
     sentence: str
     numbers: str
+    decided: bool = True  # every run that the study's rule looks at is recorded
 
 
 #: Arms of the main studies, in words.
@@ -329,8 +330,8 @@ def _successors(runs: Runs) -> Parts:
             continue
         gap = difference(group, rival)
         if trained(group) >= trained([two for _, two in pairs]) and gap.word in ("level", "ahead"):
-            replaces.setdefault(arm, []).append(REGIMES[name])
-        yield "", f"{REGIMES[name]}, {arm}: {fates(group)}, {gap.points} points to LN ({gap.word})"
+            replaces.setdefault(style_of(arm).name, []).append(REGIMES[name])
+        yield "", f"{REGIMES[name]}, {style_of(arm).name}: {fates(group)}, {gap.points} points to LN ({gap.word})"
     words = "; ".join(f"{arm} replaces LN in {', '.join(where)}" for arm, where in replaces.items())
     yield words or "none of them is sure to replace LN", ""
 
@@ -442,4 +443,5 @@ def conclude(study: str, folder=None) -> Conclusion:
     text = "; ".join(parts)
     recorded, grid = progress(study, folder)
     rest = "" if recorded == grid else f" ({recorded} of {grid} runs recorded)"
-    return Conclusion(f"{text[0].upper()}{text[1:]}.{rest}", ". ".join(numbers))
+    seen, wanted = progress(study, folder, STUDIES[study].decides)
+    return Conclusion(f"{text[0].upper()}{text[1:]}.{rest}", ". ".join(numbers), seen == wanted)

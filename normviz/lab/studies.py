@@ -19,6 +19,14 @@ from normviz.lab.recipe import Recipe, preset
 from normviz.series import last_tenth
 
 
+def _every(recipe: Recipe) -> bool:
+    return True
+
+
+def _not_clipped(recipe: Recipe) -> bool:
+    return recipe.clip is None
+
+
 class Study(NamedTuple):
     about: str
     recipes: tuple[Recipe, ...] = ()
@@ -27,6 +35,7 @@ class Study(NamedTuple):
     keep: tuple[str, ...] | None = None  # columns of the probes that are recorded; None: all
     #: Recipes that depend on what is recorded already: called with a function study name → histories
     follow: Callable[[Callable], tuple[Recipe, ...]] | None = None
+    decides: Callable[[Recipe], bool] = _every  # whether the rule looks at a run of this recipe
 
 
 _THREE = ("ln", "bn", "bn+ffnbn")
@@ -276,6 +285,7 @@ STUDIES = MappingProxyType(
             ),
             "The bound is a cause in a regime if test accuracy falls with N: Spearman's correlation over all runs "
             "without clipping is below 0 with its 95 % interval. Else the story is dropped.",
+            decides=_not_clipped,
         ),
         "half": Study(
             "float16, whose largest number is 65,504: does BN overflow where LN and FFN-BN do not?",

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -65,9 +65,9 @@ def study_recipes(name: str, folder=None) -> tuple[Recipe, ...]:
     return (*study.recipes, *(study.follow(records) if study.follow else ()))
 
 
-def progress(name: str, folder=None) -> tuple[int, int]:
-    """How many runs of a study's grid are recorded, without an error, and how many it has."""
-    recipes, path = study_recipes(name, folder), study_path(name, folder)
+def progress(name: str, folder=None, among: Callable[[Recipe], bool] | None = None) -> tuple[int, int]:
+    """How many runs of a study's grid are recorded, without an error, and how many it has; `among`: of these alone."""
+    recipes, path = [r for r in study_recipes(name, folder) if among is None or among(r)], study_path(name, folder)
     rows = _rows(path) if path.is_file() else {}
     return sum("error" not in rows.get(recipe, {"error": ""}) for recipe in recipes), len(recipes)
 

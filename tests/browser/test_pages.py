@@ -242,7 +242,7 @@ def test_a_finger_turns_the_ball(open_page, width):
     shown.shows()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.long)])
 def test_nothing_is_cut_off_and_every_word_stands_out(open_page, name, scheme):
     tab, _ = open_page(name, color_scheme=scheme)
     expect(tab.locator("[data-explorer]")).to_have_attribute("data-nv-theme", scheme)
