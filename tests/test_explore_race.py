@@ -60,6 +60,32 @@ def test_a_race_trains_each_network_as_it_would_train_alone():
     assert race.step == 8 and race.events == [] and "events" not in run.history.meta
 
 
+@pytest.fixture(params=[1, 2])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def test_networks_step_side_by_side_where_torch_has_one_thread(threads, monkeypatch):
+    seen, advance = set(), Training.advance
+    monkeypatch.setattr(Training, "advance", lambda run: seen.add(threading.get_ident()) or advance(run))
+    race = Race(three(sigma=1.0))
+    race.run()
+    monkeypatch.undo()
+    assert (seen == {threading.get_ident()}) == (threads > 1)
+    assert all(same(run, alone(arm, sigma=1.0)) for arm, run in race.runs.items())
+
+
+def test_a_step_that_fails_ends_the_race_with_its_own_error(threads):
+    race = Race(three())
+    race.runs["bn"].model.head = None
+    with pytest.raises(TypeError):
+        race.run()
+    assert race.buttons["Stop"].disabled and race.step == 0
+
+
 def test_networks_step_in_turn():
     order = []
 
@@ -171,7 +197,7 @@ def test_buttons_and_threads_reach_a_race_that_is_on(monkeypatch):
     assert race.step == 8 and race.buttons["forget"].disabled and "over" in race.shown
 
 
-def test_an_interrupt_lets_the_round_end_and_a_second_one_does_not():
+def test_an_interrupt_lets_the_round_end_and_a_second_one_does_not(threads):
     class Interrupted(Training):
         times = 1
 
@@ -190,7 +216,7 @@ def test_an_interrupt_lets_the_round_end_and_a_second_one_does_not():
     race = Race(three(Interrupted))
     Interrupted.times = 2
     race.run()
-    assert [run.step for run in race.runs.values()] == [3, 2, 2]
+    assert [run.step for run in race.runs.values()] == ([3, 3, 3] if threads == 1 else [3, 2, 2])
     Interrupted.times = 0
     race.forget()  # for those who have not come so far, when they have
     assert race.events == [(3, "forget")]

@@ -237,7 +237,7 @@ class Picture {
     // A new picture is flat until it is folded: the page must not get shorter meanwhile, and scroll
     if (this.fold) this.stage.style.minHeight = `${this.stage.offsetHeight}px`;
     if (backdrop !== undefined) this.backdrop.innerHTML = backdrop;
-    if (front !== undefined) this.front.innerHTML = front;
+    if (front !== undefined) this.put(front);
     const svg = this.front.querySelector("svg");
     if (svg && front !== undefined) {
       const [, , width, height] = svg.getAttribute("viewBox").split(" ").map(Number);
@@ -256,6 +256,32 @@ class Picture {
     this.marked = mark ?? null;
     this.draw();
     if (this.dragging) this.dragging.sent = false;
+  }
+
+  /** A front: SVG text, or its head and a list of pieces of which those that are there already stay. */
+  put(front) {
+    const { head, pieces } = front, svg = this.front.querySelector("svg"), old = this.pieces;
+    const wrapped = (some) => some.map((one) => `<g class="nv-piece">${one}</g>`).join("");
+    this.pieces = pieces ? [...pieces] : null;
+    if (!pieces) this.front.innerHTML = front;
+    else if (!old || !svg || this.fold || this.before !== head) this.front.innerHTML = `${head}${wrapped(pieces)}</svg>`;
+    else {
+      const least = Math.min(old.length, pieces.length);
+      let first = 0, last = 0;  // how many at the beginning and at the end are the same
+      while (first < least && old[first] === pieces[first]) first++;
+      while (last < least - first && old.at(-1 - last) === pieces.at(-1 - last)) last++;
+      const groups = [...svg.querySelectorAll(":scope > .nv-piece")], end = groups[old.length - last] ?? null;
+      const middle = groups.slice(first, old.length - last), now = pieces.slice(first, pieces.length - last);
+      const changed = now.filter((one, i) => !middle[i] || one !== old[first + i]), fresh = document.createElementNS(SVG, "g");
+      fresh.innerHTML = wrapped(changed);  // parsed once
+      const made = [...fresh.children];
+      for (const group of middle.slice(now.length)) group.remove();
+      now.forEach((one, i) => {
+        if (!middle[i]) svg.insertBefore(made.shift(), end);
+        else if (one !== old[first + i]) middle[i].replaceWith(made.shift());
+      });
+    }
+    this.before = head;
   }
 
   size(width, height) {
@@ -915,7 +941,7 @@ export function mount(element, packed) {
       }
       input.disabled = texts.length < 2;
     });
-    const parts = { words: piece(state.words), parts: data.parts[state.parts], front: data.head[state.head][1] + join(state.front.flatMap((run) => data.runs[run])) + "</svg>" };
+    const parts = { words: piece(state.words), parts: data.parts[state.parts], front: { head: data.head[state.head][1], pieces: state.front.flatMap((run) => data.runs[run]).map(piece) } };
     if (shown.backdrop !== state.backdrop) {
       shown.backdrop = state.backdrop;
       const below = data.backdrops[state.backdrop];

@@ -12,7 +12,8 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from copy import copy
 from dataclasses import replace
@@ -64,7 +65,8 @@ class Race(Picture):
     Loss of every network (smoothed as verdicts are, `normviz.series`); how far AdamW moves for its learning rate; and
     the tokens' field of one network: how long each token is before the FFN of each block.  The buttons Stop, forget and
     shock work while the race is on, and so do `stop()`, `forget()`, `shock()`; `at(40, "forget")` plans one ahead.
-    Without such an event each network trains as it would alone, to the last bit.
+    Without such an event each network trains as it would alone, to the last bit.  On a CPU, with
+    `torch.set_num_threads(1)`, the networks take a step side by side, a thread each.
 
     runs: name → a training with `.advance() .read() .forget()`, `.due .step .recipe .history .model .optimizer`, as
         `normviz.lab.steps` gives it; a name that is a key of `normviz.arms.ARMS` has that arm's colour.
@@ -143,14 +145,14 @@ class Race(Picture):
         self._due = began  # the first picture at once
         self._enable()
         try:
-            with _patient(self._stop.set):
+            with _patient(self._stop.set), ThreadPoolExecutor(len(self.runs)) as pool:
                 while self.step < last and not self._stop.is_set():
                     deliver_comms()
                     self._hear()
                     if self._stop.is_set():
                         break
                     due = self._clock() >= self._due
-                    self._round(look=due)
+                    self._round(pool.map if _side_by_side(self.runs.values()) else map, look=due)
                     if self.out is not None and self.step % self.save_every == 0:
                         self._keep()
                     self._rate = (self.step - first) / max(self._clock() - began, 1e-9)
@@ -295,21 +297,20 @@ class Race(Picture):
                     if run.step == step:
                         _apply(event, run)
 
-    def _round(self, look: bool) -> None:
+    def _round(self, each: Callable, look: bool) -> None:
         """One step of each network; one that an interrupt or a kill left behind catches up.
 
-        look: keep the tokens' field for the picture; it is kept for the replay at some forty steps, evenly spread over
-        those that there are so far.
+        each: `map`, or that of a pool.  look: keep the tokens' field for the picture; it is kept for the replay at some
+        forty steps, evenly spread over those that there are so far.
         """
         step = self.step
         stride = 1 << (step // 40).bit_length()  # 1, from step 40 on 2, from step 80 on 4, …
         kept = step % stride == 0 or step == self._last - 1
         recent = min((step - event.step for event in self._events if event.step <= step), default=step)
         measured = min(recent, step) < DENSE or step % max(1, self.steps // 100) == 0
-        seen: dict[str, np.ndarray] = {}
-        for name, run in self.runs.items():
-            if run.step > step or run.step >= run.recipe.steps:
-                continue
+
+        def advance(name: str) -> np.ndarray | None:
+            run = self.runs[name]
             for event in self._events:
                 if event.step == step:  # once more, if it came when the others were here
                     _apply(event, run)
@@ -319,8 +320,10 @@ class Race(Picture):
                 run.read()
             if measured and (move := adamw_move(run.optimizer)) is not None:
                 self._moves[name].append((step, move))
-            if squares:
-                seen[name] = _in_order(squares)
+            return _in_order(squares) if squares else None
+
+        behind = [name for name, run in self.runs.items() if step >= run.step < run.recipe.steps]
+        seen = {name: row for name, row in zip(behind, each(advance, behind), strict=True) if row is not None}
         if seen:
             self._field = (step, {**self._field[1], **seen})
         if seen and kept:
@@ -641,6 +644,14 @@ def _watching(run) -> Iterator[list]:
             run._take = take
         for handle in handles:
             handle.remove()
+
+
+def _side_by_side(runs: Collection) -> bool:
+    """Whether a thread for each network fills the cores: not if torch does that by itself, nor on a GPU."""
+    import torch  # whoever has a network has loaded it
+
+    devices = {p.device.type for run in runs for p in run.model.parameters()}
+    return len(runs) > 1 and torch.get_num_threads() == 1 and devices == {"cpu"}
 
 
 def _in_order(squares: list) -> np.ndarray:
