@@ -34,6 +34,4 @@ def shorten(notebook: dict, name: str) -> list[dict]:
         source = "".join(cell["source"])
         assert source.count(old) == 1, f"{name}: {old!r} stands there {source.count(old)} times"
         cell["source"] = source.replace(old, new)
-    return [
-        cell for cell in cells if any(line in "".join(cell["source"]) for line in NOT_COMPARED.get(name, ()))
-    ]
+    return [cell for cell in cells if any(line in "".join(cell["source"]) for line in NOT_COMPARED.get(name, ()))]

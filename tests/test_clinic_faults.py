@@ -56,6 +56,7 @@ BETWEEN = {
     "nothing": nn.Identity(), "relu": nn.ReLU(), "in place": nn.ReLU(inplace=True), "swish": Swish(),
     "dropout": nn.Sequential(nn.GELU(), nn.Dropout(0.5)), "pool": nn.Sequential(nn.ReLU(), nn.MaxPool2d(2)),
     "pad": nn.Sequential(nn.ZeroPad2d(1), nn.LeakyReLU(), nn.AvgPool2d(3, 1, 1)),
+    "one slope": nn.PReLU(), "slopes": nn.Sequential(nn.PReLU(5, 0.1), nn.Dropout(0.1)),
 }  # fmt: skip
 
 

@@ -61,7 +61,7 @@ def test_the_folded_network_gives_the_same_answers(arm, ffn, depth, heads, head_
     assert not norms(folded)
 
 
-@pytest.mark.parametrize("ffn", ["gelu", "swiglu"])
+@pytest.mark.parametrize("ffn", ["gelu", pytest.param("swiglu", marks=pytest.mark.long)])
 @pytest.mark.parametrize("arm", FOLDABLE)
 def test_a_trained_network_is_folded_exactly(arm, ffn):
     images, kept = load_images("digits"), []

@@ -196,6 +196,7 @@ def until(what, seconds: float = 60):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_workers_of_a_scheduler_do_every_run_once_though_one_is_killed(tmp_path):
     from distributed import Client
 

@@ -160,6 +160,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_it_would_have(tmp_path):
 
 
 @UNIX
+@pytest.mark.long
 def test_a_full_disk_costs_what_was_not_written_yet_and_no_more(tmp_path):
     trials = count(2, 60)
     found = last_words(_FULL, str(tmp_path), str(trials), str(SEED), str(STEPS), json.dumps(SMALL))
@@ -409,6 +410,7 @@ def kernels(monkeypatch):
             kernel.close()
 
 
+@pytest.mark.long
 def test_kernels_restart_in_mid_training_and_share_a_folder_and_a_cache(kernels, tmp_path):
     first, second = kernels
     whole = tmp_path / "archive.tar.gz"

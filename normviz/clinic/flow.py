@@ -101,7 +101,8 @@ class Flow(TorchFunctionMode):
             out, linear = visit.output, isinstance(visit.module, LINEAR)
             own = (*visit.module._parameters.values(), *visit.module._buffers.values())
             # A norm without weights is worth following too; an activation's output has its source already
-            if isinstance(out, Tensor) and (linear or any(p is not None for p in own) or out not in self._made):
+            heavy = any(p is not None for p in own) and not isinstance(visit.module, nn.PReLU)
+            if isinstance(out, Tensor) and (linear or heavy or out not in self._made):
                 self.uses.setdefault(visit.name, [])
                 self.calls[visit.name] = self.calls.get(visit.name, 0) + 1
                 places = tuple(zip(out.shape, out.stride(), strict=True))
@@ -146,14 +147,16 @@ class Flow(TorchFunctionMode):
 
     def _follow(self, func, args, kwargs, t: Tensor, out) -> None:
         """Notes where `out` comes from, if it is a function of one norm layer's output alone and keeps axes of it."""
-        made, given = self._made[t], [x for x in tensors((args, kwargs)) if x.ndim]
+        slope = args[1] if getattr(func, "__name__", "") == "prelu" else None  # the one activation with a weight
+        made, given = self._made[t], [x for x in tensors((args, kwargs)) if x.ndim and x is not slope]
         like = isinstance(out, Tensor) and out.is_floating_point() and out.ndim == t.ndim
         if not like or made.by in self._mixing or any(self._source(x) != self._source(t) for x in given):
             return
 
         def keeps(axis: int) -> bool:
             """Whether the function, asked with an axis flipped, gives what it gave, flipped."""
-            flipped = mapped((args, kwargs), lambda x: x.flip(axis) if x.ndim else x)
+            turned = slope.flip(0) if slope is not None and axis == 1 else slope
+            flipped = mapped((args, kwargs), lambda x: turned if x is slope else x.flip(axis) if x.ndim else x)
             again = func(*flipped[0], **flipped[1])
             return again.shape == out.shape and torch.allclose(again, out.flip(axis), rtol=1e-4, atol=1e-6)
 

@@ -264,17 +264,17 @@ class Picture {
     const wrapped = (some) => some.map((one) => `<g class="nv-piece">${one}</g>`).join("");
     this.pieces = pieces ? [...pieces] : null;
     if (!pieces) this.front.innerHTML = front;
-    else if (!old || !svg || this.fold || this.before !== head) this.front.innerHTML = `${head}${wrapped(pieces)}</svg>`;
-    else {
+    else if (!old || !svg || this.fold || this.before !== head) {
+      this.front.innerHTML = `${head}${wrapped(pieces)}</svg>`;
+      this.kept = new Map([...this.front.querySelectorAll("svg > .nv-piece")].map((group, i) => [pieces[i], group]));
+    } else {
       const least = Math.min(old.length, pieces.length);
       let first = 0, last = 0;  // how many at the beginning and at the end are the same
       while (first < least && old[first] === pieces[first]) first++;
       while (last < least - first && old.at(-1 - last) === pieces.at(-1 - last)) last++;
       const groups = [...svg.querySelectorAll(":scope > .nv-piece")], end = groups[old.length - last] ?? null;
       const middle = groups.slice(first, old.length - last), now = pieces.slice(first, pieces.length - last);
-      const changed = now.filter((one, i) => !middle[i] || one !== old[first + i]), fresh = document.createElementNS(SVG, "g");
-      fresh.innerHTML = wrapped(changed);  // parsed once
-      const made = [...fresh.children];
+      const changed = now.filter((one, i) => !middle[i] || one !== old[first + i]), made = this.made(changed, wrapped);
       for (const group of middle.slice(now.length)) group.remove();
       now.forEach((one, i) => {
         if (!middle[i]) svg.insertBefore(made.shift(), end);
@@ -282,6 +282,21 @@ class Picture {
       });
     }
     this.before = head;
+  }
+
+  /** Elements of pieces: those that were there before and are free, and new ones, parsed in one go. */
+  made(pieces, wrapped) {
+    const used = new Set(), fresh = document.createElementNS(SVG, "g");
+    const found = pieces.map((one) => {
+      const group = this.kept.get(one), free = group && !group.isConnected && !used.has(group);
+      return free ? used.add(group) && group : null;
+    });
+    fresh.innerHTML = wrapped(pieces.filter((_, i) => !found[i]));
+    const parsed = [...fresh.children];
+    return found.map((group, i) => {
+      if (!group) this.kept.set(pieces[i], group = parsed.shift());
+      return group;
+    });
   }
 
   size(width, height) {

@@ -122,7 +122,7 @@ def test_the_notebooks_show_the_explorers():
 
 
 CHAPTERS = [name for name, live in LIVE.items() if live]
-IN_SHORT = ("01_axes.ipynb", "07_inside_the_vit.ipynb")  # those with the most to it
+IN_SHORT = ("01_axes.ipynb", "04_instance_and_group_norm.ipynb")  # by cells and by images
 
 
 @pytest.mark.parametrize(
