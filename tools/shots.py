@@ -7,14 +7,18 @@ Every page in whole, at three widths, light and dark, once all its explorers wor
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from pathlib import Path
+
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from browser.chromium import find_chromium, launch  # noqa: E402 (the tests are no package)
 
+PIECE = 8_000  # px
 WIDTHS, THEMES = (390, 1366, 1600), ("light", "dark")
 
 # From top to bottom: explorers begin to work, and pictures are fetched, where they come near the window
@@ -28,6 +32,16 @@ WALK = """async () => {
         }
     } while (!arrived());
 }"""
+
+
+def whole(tab, width: int) -> Image.Image:
+    """The page from top to bottom, piece by piece: of what is beyond 16,384 px Chromium may leave nothing."""
+    height = tab.evaluate("document.documentElement.scrollHeight")
+    picture = Image.new("RGB", (width, height))
+    for y in range(0, height, PIECE):
+        clip = {"x": 0, "y": y, "width": width, "height": min(PIECE, height - y)}
+        picture.paste(Image.open(io.BytesIO(tab.screenshot(full_page=True, clip=clip))), (0, y))
+    return picture
 
 
 def take(pages: list[Path], out: Path, widths=WIDTHS, themes=THEMES, tell=print) -> list[Path]:
@@ -46,7 +60,7 @@ def take(pages: list[Path], out: Path, widths=WIDTHS, themes=THEMES, tell=print)
                     tab.evaluate(WALK)
                     tab.evaluate("scrollTo(0, 0)")
                     taken.append(out / f"{page.stem}-{width}-{theme}.png")
-                    tab.screenshot(path=taken[-1], full_page=True)
+                    whole(tab, width).save(taken[-1])
                 context.close()
                 tell(f"{width} px, {theme}: {len(pages)} pages")
     return taken
