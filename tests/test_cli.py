@@ -83,7 +83,7 @@ def test_a_mistake_is_named_and_ends_with_2(arguments, word, capsys, tmp_path, m
         (["train", "--set", "flip=perhaps"], "flip='perhaps' must be True or False"),
         (["train", "--lr", "__import__('os')"], "must be a positive number"),
         (["train", "--seed", str(2**70)], f"seed={2**70} must be an integer >= 0 and <= {2**63 - 1}"),
-        (["train", "--resume"], "resume=True needs out="),
+        (["train", "--resume"], "--resume) needs out=… (--out)"),
         (["train", "--device", "tpu"], "device='tpu' cannot be used here"),
         (["train", "--preset", "cifar10-heavy", "--data-folder", "nowhere"], "no CIFAR-10 in nowhere"),
         (["study", "tame", "--device", "tpu"], "device='tpu' cannot be used here"),

@@ -16,7 +16,7 @@ from normviz.picture.block import block as block_items
 from normviz.picture.chart import histogram, legend, mean_and_std, shares
 from normviz.picture.color import MUTED, PAPER, value_fills, value_limit
 from normviz.picture.scene import Box, Label, Scene, Shapes, Strokes, grid_rects, moved, paragraph, rect, ring
-from normviz.picture.text import fixed, number
+from normviz.picture.text import fixed, number, plural
 
 CLASSIC = ("batch", "layer", "instance", "group")
 
@@ -127,10 +127,11 @@ def _folded(cells: Cells, block: Scene) -> Scene:
     ):
         scene.items.append(Label(x, y, text, color=MUTED))
     left = NOTEBOOK_WIDTH - block.width
-    block.items[0] = Label(26, 20, f"3  {samples} such tables, stacked", 15, bold=True)
+    block.items[0] = Label(26, 20, f"3  {plural(samples, 'such table')}, stacked", 15, bold=True)
     scene.items += [moved(item, left, 0) for item in block.items]
-    maps = f"{samples} times {channels} maps of {rows} × {columns}"
-    scene.alt = f"{maps}; those of sample 0 unrolled into columns; {samples} tables stacked to a block. {block.alt}"
+    maps = f"{f'{samples} times ' if samples > 1 else ''}{plural(channels, 'map')} of {rows} × {columns}"
+    stacked = f"{plural(samples, 'table')} stacked to a block"
+    scene.alt = f"{maps}; those of sample 0 unrolled into columns; {stacked}. {block.alt}"
     return scene
 
 

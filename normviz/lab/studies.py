@@ -309,7 +309,7 @@ STUDIES = MappingProxyType(
             follow=partial(_judged_at_best, "cifar10", **_CIFAR | {"steps": 3000, "eval_every": 1000}),
         ),
         "gpu": Study(
-            "what the cell *On a GPU* of chapter 08 does, in 400 of its 2,000 steps: one run an arm, to be looked at",
+            "what the cell *On a GPU* of chapter 08 does, in 400 of its 1,000 steps: one run an arm, to be looked at",
             _grid(
                 ["cifar10-swiglu"], ("ln", "bn", "bn+ffnbn", "bn+ffnbn-before", "bn+embedln"), 1,
                 batch=256, steps=400, eval_every=100, eval_images=10_000, precision="auto",

@@ -242,7 +242,7 @@ def train(
     checkpoint is sound, and as `Training` does.
     """
     if resume and out is None:
-        raise ValueError("resume=True needs out=…, the folder with the checkpoints")
+        raise ValueError("resume=True (--resume) needs out=… (--out), the folder with the checkpoints")
     whole("checkpoint_every", checkpoint_every)
     run = Training(recipe, **{"replay": True} | options)
     run.read_every.add(checkpoint_every)
