@@ -155,7 +155,7 @@ Parts = Iterator[tuple[str, str]]  # what a study says, and its numbers, piece b
 
 
 def _memory(runs: Runs, *names: str) -> Parts:
-    words = {"main": "the main cause", "part": "a part of the cause", "no": "not the cause", "open": "not decided"}
+    words = {"main": "the main cause", "part": "a part of the cause", "no": "not the cause"}
     for name in names:
         result = memory(runs, name)
         alone = "and is enough by itself to stall LN" if result.enough else "and does not stall LN by itself"
@@ -164,7 +164,9 @@ def _memory(runs: Runs, *names: str) -> Parts:
         closed = ", ".join(f"{100 * part:.0f}" for part in result.closed)
         sets = "; ".join(f"{of} {outcome(these)}" for of, these in result.runs.items() if these)
         yield (
-            f"in {REGIMES[name]} AdamW's memory is {words[result.cause]} {alone}",
+            f"in {REGIMES[name]} more seeds must tell whether AdamW's memory is the cause"
+            if result.cause == "open"
+            else f"in {REGIMES[name]} AdamW's memory is {words[result.cause]} {alone}",
             f"{REGIMES[name]}, trained and test accuracy: {sets}; gap closed, by seed: {closed} %",
         )
 
