@@ -12,6 +12,7 @@ from browser.oracle import is_the_partition
 from browser.servers import OPEN, ROOT, environment, write_notebook
 from browser.training_checks import CELLS, stop_by_keyboard
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 
 from normviz.explore import EXPLORERS
 
@@ -76,6 +77,14 @@ def installed() -> dict[str, str]:
     """Name and version of every package of this environment, as it is on the disk now."""
     listing = subprocess.run([*PIP, "list", "--format=json"], check=True, capture_output=True)
     return {row["name"]: row["version"] for row in json.loads(listing.stdout)}
+
+
+def test_a_setup_cell_that_cannot_install_says_what_helps(without_normviz, monkeypatch, tmp_path):
+    notebook = nbformat.read(NOTEBOOKS[0], as_version=4)
+    notebook.cells = [cell for cell in notebook.cells if "setup" in cell.metadata.get("tags", [])]
+    missing = os.fspath(tmp_path / "no clone")
+    with pytest.raises(CellExecutionError, match="no clone; without a connection set NORMVIZ_SOURCE to the folder"):
+        run(notebook, tmp_path, monkeypatch, tmp_path, PYTHONPATH=None, NORMVIZ_SOURCE=missing)
 
 
 def test_the_setup_cell_installs_normviz_and_touches_nothing(without_normviz, monkeypatch, tmp_path):
