@@ -161,6 +161,8 @@ def test_labels_stay_on_the_sheet_and_apart(name):
         (lambda: draw.loss([]), "runs="),
         (lambda: draw.ratios({}, 30), "runs={}"),
         (lambda: draw.accuracies({}), "accuracies={}"),
+        (lambda: draw.accuracies({"tame": {}}), "has an empty place"),
+        (lambda: draw.ratios({"ln": []}, 32.0), "an arm without any"),
         (lambda: draw.accuracies({"tame": {"ln": []}}), "accuracies="),
         (lambda: draw.phase_map({}, x_name="x", y_name="y"), "verdicts={}"),
         (lambda: draw.phase_map({"ln": {(0, 0): ["trainde"]}}, x_name="x", y_name="y"), "'trained'"),

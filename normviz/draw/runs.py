@@ -142,8 +142,10 @@ def ratios_scene(
     runs: arm -> (steps, ratios), or a list of such pairs, one a seed; `outlier_ratios` makes them of histories.
     steps: how far the axis reaches; by default to the last one recorded.  Raises ValueError where there is none.
     """
-    if not runs:
-        raise ValueError(f"runs={runs!r} holds no ratios; `outlier_ratios` makes them of runs that were probed")
+    if not runs or not all(len(each) for each in runs.values()):
+        raise ValueError(
+            f"runs={runs!r} holds no ratios, or an arm without any; `outlier_ratios` makes them of runs that were probed"
+        )
     pairs = {arm: [each] if np.ndim(each[0][0]) == 0 else list(each) for arm, each in runs.items()}
     last = max(float(np.max(at)) for each in pairs.values() for at, _ in each)
     scene = Scene(*size)
@@ -227,7 +229,7 @@ def accuracies_scene(
 ) -> Scene:  # fmt: skip
     """One dot a seed, a bar at the mean: regime -> arm -> accuracies from 0 to 1.  Raises ValueError where is none."""
     table = {name: {a: as_array(list(v), "accuracies") for a, v in arms.items()} for name, arms in accuracies.items()}
-    if not table or not all(values.size for arms in table.values() for values in arms.values()):
+    if not table or not all(arms and all(values.size for values in arms.values()) for arms in table.values()):
         raise ValueError(f"accuracies={accuracies!r} has an empty place; it takes regime -> arm -> accuracies")
     names = [style_of(arm).name for arms in table.values() for arm in arms]
     width, height = size or (NOTEBOOK_WIDTH, 100 + 24 * len(names) + 14 * len(table))
