@@ -144,7 +144,7 @@ def ratios_scene(
     """
     if not runs or not all(len(each) for each in runs.values()):
         raise ValueError(
-            f"runs={runs!r} holds no ratios, or an arm without any; `outlier_ratios` makes them of runs that were probed"
+            f"runs={runs!r} holds no ratios, or an arm without any; `outlier_ratios` makes them of probed runs"
         )
     pairs = {arm: [each] if np.ndim(each[0][0]) == 0 else list(each) for arm, each in runs.items()}
     last = max(float(np.max(at)) for each in pairs.values() for at, _ in each)
