@@ -28,15 +28,16 @@ if threading.current_thread() is threading.main_thread() and signal.getsignal(si
 def pytest_collection_modifyitems(items):
     """The chapters' cells as nbval runs them: with short trainings where `NORMVIZ_RUN` asks for it."""
     short = os.environ.get("NORMVIZ_RUN") == "short"
-    notebooks = {item.parent: item.parent.path.name for item in items if hasattr(item, "cell")}
-    not_compared = [cell for file, name in notebooks.items() if short for cell in shorten(file.nb, name)]
-    for item in items:
-        if not hasattr(item, "cell"):
-            continue
+    cells = [item for item in items if hasattr(item, "cell")]
+    if not short:
+        for item in cells:
+            if item.path.name in (*SHORTER, "08_loss_crash.ipynb"):  # which is short by itself
+                item.add_marker("long")
+        return
+    not_compared = [cell for file in {item.parent for item in cells} for cell in shorten(file.nb, file.path.name)]
+    for item in cells:
         if any(item.cell is cell for cell in not_compared):
             item.options["check"] = False
-        if not short and notebooks[item.parent] in (*SHORTER, "08_loss_crash.ipynb"):
-            item.add_marker("long")
 
 
 def is_loopback(family: int, address) -> bool:

@@ -5,6 +5,10 @@ One table, so that the notebooks themselves hold nothing for the tests' sake.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import pytest
+
 #: By notebook the text that is replaced, which stands in it once, and what by
 SHORTER = {
     "05_sequences.ipynb": {"seed=seed, steps=200": "seed=seed, steps=20"},
@@ -24,6 +28,11 @@ NOT_COMPARED = {
     "05_sequences.ipynb": ['print("BN: running statistics cost more than 10 points'],
     "pre_and_post_norm.ipynb": ['verdict("Post-norm fails without warm-up'],
 }
+
+
+def mostly_long(cases: Iterable, short: tuple) -> list:
+    """Parameters of a test, of which `make test` runs those in `short`."""
+    return [case if case in short else pytest.param(case, marks=pytest.mark.long) for case in cases]
 
 
 def shorten(notebook: dict, name: str) -> list[dict]:

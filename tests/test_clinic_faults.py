@@ -4,6 +4,7 @@ import pytest
 import torch
 from sick_networks import SICK, convnet, photos, trained
 from torch import nn
+from torch.nn import functional as F
 
 import normviz as nv
 
@@ -52,11 +53,18 @@ class Swish(nn.Module):
         return x * torch.sigmoid(x)
 
 
+class Slope(nn.Module):
+    """PReLU as a function, its slope given by name."""
+
+    def forward(self, x):
+        return F.prelu(x, weight=torch.full((1,), 0.1))
+
+
 BETWEEN = {
     "nothing": nn.Identity(), "relu": nn.ReLU(), "in place": nn.ReLU(inplace=True), "swish": Swish(),
     "dropout": nn.Sequential(nn.GELU(), nn.Dropout(0.5)), "pool": nn.Sequential(nn.ReLU(), nn.MaxPool2d(2)),
     "pad": nn.Sequential(nn.ZeroPad2d(1), nn.LeakyReLU(), nn.AvgPool2d(3, 1, 1)),
-    "one slope": nn.PReLU(), "slopes": nn.Sequential(nn.PReLU(5, 0.1), nn.Dropout(0.1)),
+    "one slope": nn.PReLU(), "slopes": nn.Sequential(nn.PReLU(5, 0.1), nn.Dropout(0.1)), "by name": Slope(),
 }  # fmt: skip
 
 

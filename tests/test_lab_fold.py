@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shortened import mostly_long
 from torch import nn
 
 from normviz.arms import arms_of
@@ -63,7 +64,7 @@ def test_the_folded_network_gives_the_same_answers(arm, ffn, depth, heads, head_
     assert not norms(folded)
 
 
-@pytest.mark.parametrize("ffn", ["gelu", pytest.param("swiglu", marks=pytest.mark.long)])
+@pytest.mark.parametrize("ffn", mostly_long(["gelu", "swiglu"], ("gelu",)))
 @pytest.mark.parametrize("arm", FOLDABLE)
 def test_a_trained_network_is_folded_exactly(arm, ffn):
     images, kept = load_images("digits"), []

@@ -147,7 +147,8 @@ class Flow(TorchFunctionMode):
 
     def _follow(self, func, args, kwargs, t: Tensor, out) -> None:
         """Notes where `out` comes from, if it is a function of one norm layer's output alone and keeps axes of it."""
-        slope = args[1] if getattr(func, "__name__", "") == "prelu" else None  # the one activation with a weight
+        prelu = getattr(func, "__name__", "") == "prelu"  # the one activation with a weight
+        slope = (*args, *kwargs.values())[1] if prelu else None
         made, given = self._made[t], [x for x in tensors((args, kwargs)) if x.ndim and x is not slope]
         like = isinstance(out, Tensor) and out.is_floating_point() and out.ndim == t.ndim
         if not like or made.by in self._mixing or any(self._source(x) != self._source(t) for x in given):

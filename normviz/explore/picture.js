@@ -260,11 +260,11 @@ class Picture {
 
   /** A front: SVG text, or its head and a list of pieces of which those that are there already stay. */
   put(front) {
-    const { head, pieces } = front, svg = this.front.querySelector("svg"), old = this.pieces;
+    const { head, pieces } = front, svg = this.front.querySelector("svg"), before = this.drawn, old = before?.pieces;
     const wrapped = (some) => some.map((one) => `<g class="nv-piece">${one}</g>`).join("");
-    this.pieces = pieces ? [...pieces] : null;
+    this.drawn = front;
     if (!pieces) this.front.innerHTML = front;
-    else if (!old || !svg || this.fold || this.before !== head) {
+    else if (!old || !svg || this.fold || before.head !== head) {
       this.front.innerHTML = `${head}${wrapped(pieces)}</svg>`;
       this.kept = new Map([...this.front.querySelectorAll("svg > .nv-piece")].map((group, i) => [pieces[i], group]));
     } else {
@@ -281,7 +281,6 @@ class Picture {
         else if (one !== old[first + i]) middle[i].replaceWith(made.shift());
       });
     }
-    this.before = head;
   }
 
   /** Elements of pieces: those that were there before and are free, and new ones, parsed in one go. */

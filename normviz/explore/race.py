@@ -146,13 +146,14 @@ class Race(Picture):
         self._enable()
         try:
             with _patient(self._stop.set), ThreadPoolExecutor(len(self.runs)) as pool:
+                each = pool.map if _side_by_side(self.runs.values()) else map
                 while self.step < last and not self._stop.is_set():
                     deliver_comms()
                     self._hear()
                     if self._stop.is_set():
                         break
                     due = self._clock() >= self._due
-                    self._round(pool.map if _side_by_side(self.runs.values()) else map, look=due)
+                    self._round(each, look=due)
                     if self.out is not None and self.step % self.save_every == 0:
                         self._keep()
                     self._rate = (self.step - first) / max(self._clock() - began, 1e-9)

@@ -445,5 +445,5 @@ def conclude(study: str, folder=None) -> Conclusion:
     text = "; ".join(parts)
     recorded, grid = progress(study, folder)
     rest = "" if recorded == grid else f" ({recorded} of {grid} runs recorded)"
-    seen, wanted = progress(study, folder, STUDIES[study].decides)
-    return Conclusion(f"{text[0].upper()}{text[1:]}.{rest}", ". ".join(numbers), seen == wanted)
+    decided = recorded == grid or len({*progress(study, folder, STUDIES[study].decides)}) == 1
+    return Conclusion(f"{text[0].upper()}{text[1:]}.{rest}", ". ".join(numbers), decided)

@@ -12,7 +12,7 @@ from browser.oracle import is_the_partition
 from browser.pages import ARTIFACTS
 from browser.servers import ROOT, write_notebook
 from playwright.sync_api import expect
-from shortened import shorten
+from shortened import mostly_long, shorten
 from starts import looks
 
 from normviz.arms import style_of
@@ -125,9 +125,7 @@ CHAPTERS = [name for name, live in LIVE.items() if live]
 IN_SHORT = ("01_axes.ipynb", "04_instance_and_group_norm.ipynb")  # by cells and by images
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in IN_SHORT else pytest.mark.long) for name in CHAPTERS]
-)
+@pytest.mark.parametrize("name", mostly_long(CHAPTERS, IN_SHORT))
 def test_the_explorers_obey_the_keyboard(open_lab, lab, name):
     notebook = json.loads(json.dumps(NOTEBOOKS[name]))
     shorten(notebook, name)

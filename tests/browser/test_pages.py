@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from paged import as_paged, markup
 from playwright.sync_api import expect
+from shortened import mostly_long
 from starts import start
 
 from normviz.explore import EXPLORERS, page
@@ -242,7 +243,7 @@ def test_a_finger_turns_the_ball(open_page, width):
     shown.shows()
 
 
-@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.long)])
+@pytest.mark.parametrize("scheme", mostly_long(["light", "dark"], ("light",)))
 def test_nothing_is_cut_off_and_every_word_stands_out(open_page, name, scheme):
     tab, _ = open_page(name, color_scheme=scheme)
     expect(tab.locator("[data-explorer]")).to_have_attribute("data-nv-theme", scheme)

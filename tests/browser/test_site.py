@@ -11,6 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browser.servers import static
 from playwright.sync_api import Page, expect
+from shortened import mostly_long
 
 from tools.site.build import ROOT, build, weight
 from tools.site.moving import moving_svg
@@ -165,9 +166,7 @@ PAGES = [*CHAPTERS, *EXTRAS, "index", "ledger", "glossary", "record", "search"]
 IN_SHORT = ("01_axes", "06_what_statistics_cost", "index", "ledger", "search")  # one of each kind
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in IN_SHORT else pytest.mark.long) for name in PAGES]
-)
+@pytest.mark.parametrize("name", mostly_long(PAGES, IN_SHORT))
 def test_a_page_from_a_disk_fits_every_width_and_everybody(page, site, name):
     page.emulate_media(color_scheme="light")
     page.goto(f"{(site / name).as_uri()}.html")

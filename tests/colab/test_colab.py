@@ -79,21 +79,24 @@ def installed() -> dict[str, str]:
     return {row["name"]: row["version"] for row in json.loads(listing.stdout)}
 
 
-def test_a_setup_cell_that_cannot_install_says_what_helps(without_normviz, monkeypatch, tmp_path):
+def setup_alone() -> nbformat.NotebookNode:
     notebook = nbformat.read(NOTEBOOKS[0], as_version=4)
     notebook.cells = [cell for cell in notebook.cells if "setup" in cell.metadata.get("tags", [])]
+    return notebook
+
+
+def test_a_setup_cell_that_cannot_install_says_what_helps(without_normviz, monkeypatch, tmp_path):
     missing = os.fspath(tmp_path / "no clone")
     with pytest.raises(CellExecutionError, match="no clone; without a connection set NORMVIZ_SOURCE to the folder"):
-        run(notebook, tmp_path, monkeypatch, tmp_path, PYTHONPATH=None, NORMVIZ_SOURCE=missing)
+        run(setup_alone(), tmp_path, monkeypatch, tmp_path, PYTHONPATH=None, NORMVIZ_SOURCE=missing)
 
 
 def test_the_setup_cell_installs_normviz_and_touches_nothing(without_normviz, monkeypatch, tmp_path):
-    notebook = nbformat.read(NOTEBOOKS[0], as_version=4)
-    notebook.cells = [cell for cell in notebook.cells if "setup" in cell.metadata.get("tags", [])]
     before = installed()
     assert "normviz" not in before
     # The folder is empty and nothing of the checkout is on the path: the cell has to install, from this checkout.
-    run(notebook, tmp_path, monkeypatch, tmp_path, PYTHONPATH=None, PIP_NO_INDEX=None, NORMVIZ_SOURCE=os.fspath(ROOT))
+    changes = {"PYTHONPATH": None, "PIP_NO_INDEX": None, "NORMVIZ_SOURCE": os.fspath(ROOT)}
+    run(setup_alone(), tmp_path, monkeypatch, tmp_path, **changes)
     after = installed()
     assert after.pop("normviz")
     assert after == before
