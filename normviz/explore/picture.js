@@ -160,6 +160,28 @@ function make(tag, name, parent) {
   return element;
 }
 
+/** A longest common subsequence of two lists, as pairs of places in them. */
+function common(old, now) {
+  let first = 0, ends = 0;
+  const least = Math.min(old.length, now.length), pairs = [];
+  while (first < least && old[first] === now[first]) pairs.push([first, first++]);
+  while (ends < least - first && old.at(-1 - ends) === now.at(-1 - ends)) ends++;
+  const rows = old.length - ends, columns = now.length - ends, wide = columns - first + 1;
+  const most = new Uint16Array((rows - first + 1) * wide), at = (i, k) => (i - first) * wide + k - first;
+  for (let i = rows - 1; i >= first; i--) {
+    for (let k = columns - 1; k >= first; k--) {
+      most[at(i, k)] = old[i] === now[k] ? most[at(i + 1, k + 1)] + 1 : Math.max(most[at(i + 1, k)], most[at(i, k + 1)]);
+    }
+  }
+  for (let i = first, k = first; i < rows && k < columns;) {
+    if (old[i] === now[k]) pairs.push([i++, k++]);
+    else if (most[at(i + 1, k)] >= most[at(i, k + 1)]) i++;
+    else k++;
+  }
+  for (let back = ends; back > 0; back--) pairs.push([old.length - back, now.length - back]);
+  return pairs;
+}
+
 /** The outline of faces given as path data: the edges that only one of them has, as path data. */
 function outline(paths) {
   const edges = new Map();
@@ -258,28 +280,26 @@ class Picture {
     if (this.dragging) this.dragging.sent = false;
   }
 
-  /** A front: SVG text, or its head and a list of pieces of which those that are there already stay. */
+  /** A front: SVG text, or its head and a list of pieces of which those that are there already stay.
+   *  text: gives a piece's SVG, where the list names pieces by numbers. */
   put(front) {
-    const { head, pieces } = front, svg = this.front.querySelector("svg"), before = this.drawn, old = before?.pieces;
-    const wrapped = (some) => some.map((one) => `<g class="nv-piece">${one}</g>`).join("");
+    const { head, pieces, text = (one) => one } = front, svg = this.front.querySelector("svg"), before = this.drawn, old = before?.pieces;
+    const wrapped = (some) => some.map((one) => `<g class="nv-piece">${text(one)}</g>`).join("");
     this.drawn = front;
     if (!pieces) this.front.innerHTML = front;
     else if (!old || !svg || this.fold || before.head !== head) {
       this.front.innerHTML = `${head}${wrapped(pieces)}</svg>`;
       this.kept = new Map([...this.front.querySelectorAll("svg > .nv-piece")].map((group, i) => [pieces[i], group]));
     } else {
-      const least = Math.min(old.length, pieces.length);
-      let first = 0, last = 0;  // how many at the beginning and at the end are the same
-      while (first < least && old[first] === pieces[first]) first++;
-      while (last < least - first && old.at(-1 - last) === pieces.at(-1 - last)) last++;
-      const groups = [...svg.querySelectorAll(":scope > .nv-piece")], end = groups[old.length - last] ?? null;
-      const middle = groups.slice(first, old.length - last), now = pieces.slice(first, pieces.length - last);
-      const changed = now.filter((one, i) => !middle[i] || one !== old[first + i]), made = this.made(changed, wrapped);
-      for (const group of middle.slice(now.length)) group.remove();
-      now.forEach((one, i) => {
-        if (!middle[i]) svg.insertBefore(made.shift(), end);
-        else if (one !== old[first + i]) middle[i].replaceWith(made.shift());
-      });
+      const groups = [...svg.querySelectorAll(":scope > .nv-piece")], stay = common(old, pieces);
+      const staying = new Set(stay.map(([i]) => i)), places = new Map(stay.map(([i, k]) => [k, groups[i]]));
+      groups.forEach((group, i) => { if (!staying.has(i)) group.remove(); });
+      const made = this.made(pieces.filter((_, k) => !places.has(k)), wrapped);
+      let next = null;  // from the end: each goes before the one that follows it
+      for (let k = pieces.length - 1; k >= 0; k--) {
+        const group = places.get(k) ?? svg.insertBefore(made.pop(), next);
+        next = group;
+      }
     }
   }
 
@@ -955,7 +975,7 @@ export function mount(element, packed) {
       }
       input.disabled = texts.length < 2;
     });
-    const parts = { words: piece(state.words), parts: data.parts[state.parts], front: { head: data.head[state.head][1], pieces: state.front.flatMap((run) => data.runs[run]).map(piece) } };
+    const parts = { words: piece(state.words), parts: data.parts[state.parts], front: { head: data.head[state.head][1], pieces: state.front.flatMap((run) => data.runs[run]), text: piece } };
     if (shown.backdrop !== state.backdrop) {
       shown.backdrop = state.backdrop;
       const below = data.backdrops[state.backdrop];

@@ -42,13 +42,18 @@
   }
 
   // Long lines scroll in a box of their own, which the keyboard must reach ------------------------------------------
-  const boxes = [...document.querySelectorAll(".scrolls")];
-  const reach = () => {
-    const over = boxes.map(box => box.scrollWidth > box.clientWidth);
-    boxes.forEach((box, i) => (over[i] ? box.setAttribute("tabindex", "0") : box.removeAttribute("tabindex")));
+  const reach = boxes => {
+    const widths = boxes.map(box => [box.scrollWidth, box.clientWidth]);
+    boxes.forEach((box, i) => {
+      const [content, room] = widths[i];
+      box.classList.toggle("fits", room > 0 && content <= room); // no room: folded away, or not laid out yet
+      content > room ? box.setAttribute("tabindex", "0") : box.removeAttribute("tabindex");
+    });
   };
-  addEventListener("resize", reach);
-  reach();
+  const watch = new ResizeObserver(entries => reach(entries.map(({ target }) => target)));
+  const scrolling = [...document.querySelectorAll(".scrolls")];
+  reach(scrolling);
+  scrolling.forEach(box => watch.observe(box));
 
   // "/" goes to the search field --------------------------------------------------------------------------------
   addEventListener("keydown", event => {
