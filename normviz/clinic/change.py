@@ -15,12 +15,11 @@ from torch.func import functional_call
 from normviz.clinic.examine import guessed_batch, inspect, unwrapped
 from normviz.clinic.layers import Layer
 from normviz.clinic.plan import small
-from normviz.clinic.watch import ForwardError, alike, run, silent, tensors, untouched
+from normviz.clinic.watch import ForwardError, alike, in_mode, place_of, run, silent, tensors, untouched
 from normviz.fields import unknown
 from normviz.lab.folding import absorb_input, absorb_output, straight_line
 from normviz.norms import METHODS, divisors
 from normviz.norms.dependence import resized
-from normviz.norms.layers import TorchCall
 from normviz.norms.permuted import Permuted
 
 
@@ -112,36 +111,37 @@ def _changed(told: Changes, batch, layers: list[Layer], change: Callable[[nn.Mod
     model = told.model
     before = _outputs(model, batch)
 
-    def attempt(some: list[Layer]) -> float:
+    def attempt(some: list[Layer]) -> bool:
+        """Changes some layers, and undoes it if the outputs move too much."""
+        kept = {}
         for layer in some:
-            kept[layer.name] = _parts(model, layer)
+            old = model.get_submodule(layer.name)
+            into = [(m, dict(m._parameters)) for m in map(model.get_submodule, layer.folds_into)]
             try:
                 told.done[layer.name] = change(model, layer)
                 told.refused.pop(layer.name, None)
+                kept[layer.name] = old, into
             except ValueError as error:
-                kept.pop(layer.name)
                 told.refused[layer.name] = str(error)
-        return _distance(before, _outputs(model, batch))
-
-    def undo(some: list[Layer], why: str) -> None:
-        for layer in reversed([layer for layer in some if layer.name in kept]):
-            _restore(model, kept.pop(layer.name))
-            told.done.pop(layer.name, None)
-            told.refused[layer.name] = why
-
-    kept: dict[str, list] = {}
-    for some in (layers, *([layer] for layer in layers)):
         try:
-            told.error = attempt(some)
-            why = "" if told.error <= tolerance else f"undone: the outputs moved by {told.error:.2g}"
+            told.error = _distance(before, _outputs(model, batch))
+            if told.error <= tolerance:
+                return True
+            why = f"undone: the outputs moved by {told.error:.2g}"
         except ForwardError as error:
             why = f"undone: {error}"
-        if not why:
-            if some is layers:
-                return told
-            continue
-        undo(some, why)
-    told.error = _distance(before, _outputs(model, batch)) if layers else 0.0
+        for name, (old, into) in reversed(kept.items()):
+            model.set_submodule(name, old)
+            for linear, parameters in into:
+                linear._parameters.update(parameters)
+            del told.done[name]
+            told.refused[name] = why
+        return False
+
+    if layers and not attempt(layers):
+        for layer in layers:
+            attempt([layer])
+        told.error = _distance(before, _outputs(model, batch))
     return told
 
 
@@ -155,25 +155,9 @@ def _fold(model: nn.Module, layer: Layer) -> str:
     return f"into {', '.join(layer.folds_into)}, {'before' if layer.folds_back else 'after'} it"
 
 
-def _parts(model: nn.Module, layer: Layer) -> list:
-    """What a change may replace: modules by name, and parameters of those that take them over."""
-    into = [model.get_submodule(name) for name in layer.folds_into]
-    return [(layer.name, model.get_submodule(layer.name)), *((m, dict(m._parameters)) for m in into)]
-
-
-def _restore(model: nn.Module, parts: list) -> None:
-    (name, module), *weights = parts
-    model.set_submodule(name, module)
-    for layer, parameters in weights:
-        layer._parameters.update(parameters)
-
-
 def _outputs(model: nn.Module, batch) -> list[Tensor]:
-    modes = [(m, m.training) for m in model.modules()]
     with untouched(model):
-        for module, _ in modes:
-            module.training = False
-        return [t.float() for t in tensors(run(model, batch)) if t.is_floating_point()]
+        return [t.float() for t in tensors(run(in_mode(model, training=False), batch)) if t.is_floating_point()]
 
 
 def _distance(before: list[Tensor], after: list[Tensor]) -> float:
@@ -194,8 +178,7 @@ def _replacement(old: nn.Module, layer: Layer, method: str, num_groups: int | No
     if (row.feature_axis == "first" and not 2 <= rank <= 5) or (row.over == {"position"} and rank < 3):
         raise ValueError(f"{row.name} does not take {rank} axes")
     affine, rest = _affine(old, layer)
-    where = next((p for p in (*old.parameters(), *old.buffers()) if p.is_floating_point()), torch.zeros(()))
-    like = {"device": where.device, "dtype": where.dtype}
+    like = {"device": place_of(old).device, "dtype": place_of(old).dtype}
     eps = getattr(old, "eps", None) or getattr(old, "variance_epsilon", None) or 1e-5
     last = row.feature_axis == "last"
     if row.grouped or method == "layer":
@@ -214,8 +197,7 @@ def _replacement(old: nn.Module, layer: Layer, method: str, num_groups: int | No
             own.requires_grad_(all(p.requires_grad for p in old.parameters()))
     to = rank - 1 if last else 1
     if layer.channel != to:
-        turns = (("movedim", (layer.channel, to)),), (("movedim", (to, layer.channel)),)
-        new = Permuted(new, TorchCall(row.torch_class, {}, *turns))
+        new = Permuted(new, (("movedim", (layer.channel, to)),), (("movedim", (to, layer.channel)),))
     return new if isinstance(rest, nn.Identity) else nn.Sequential(new, rest)
 
 
@@ -232,31 +214,27 @@ def _affine(old: nn.Module, layer: Layer) -> tuple[tuple[Tensor, Tensor], nn.Mod
     """
     if layer.sharing is None or not layer.sharing.regular:
         raise ValueError("it normalizes by stored statistics, or by sets of no regular shape")
-    sets, n = layer.sharing, layer.shape[layer.channel]
+    n, place = layer.shape[layer.channel], place_of(old).device
     shape = tuple(max(s, 4) if i == layer.batch else s for i, s in enumerate(layer.shape))
-    sets = resized(sets, shape)
-    place = next(iter((*old.parameters(), *old.buffers())), torch.zeros(())).device
+    sets = resized(layer.sharing, shape)
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(place)
     view, mean, var = sets.statistics(x)
     z = (view - mean) / var.sqrt() if sets.centred else view / (var + mean.square()).sqrt()
     z = z.reshape(shape).movedim(layer.channel, 0).reshape(n, -1)  # (C, rest)
     state = {k: v.detach().float().clone() if v.is_floating_point() else v.clone() for k, v in old.state_dict().items()}
-    modes = [(part, part.training) for part in old.modules()]
     try:
         with silent(old):
             old.train(layer.training is not None)
             y = alike(functional_call(old, state, (x,)), x)
     except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"it takes more than one tensor, or one of another kind: {error}") from None
-    finally:
-        for part, training in modes:
-            part.training = training
     y = y.movedim(layer.channel, 0).reshape(n, -1)
-    own = [getattr(old, name, None) for name in ("weight", "bias")]
-    ones, zeros = torch.ones(n, device=place), torch.zeros(n, device=place)
-    fits = [(own[0], own[1]), (None if own[0] is None else 1 + own[0], own[1])]
-    for weight, bias in fits:
-        w, b = (d if p is None or p.shape != (n,) else p.detach().float() for p, d in ((weight, ones), (bias, zeros)))
+    own = (getattr(old, name, None) for name in ("weight", "bias"))
+    weight, b = (
+        p.float() if p is not None and p.shape == (n,) else torch.full((n,), default, device=place)
+        for p, default in zip(own, (1.0, 0.0), strict=True)
+    )
+    for w in (weight, 1 + weight):  # Gemma's RMSNorm stores what is added to 1
         line = z * w[:, None] + b[:, None]
         for rest in (nn.Identity(), nn.Sequential(*old.children())):
             if torch.allclose(rest(line.clone()), y, rtol=1e-2, atol=1e-2):

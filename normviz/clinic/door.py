@@ -64,7 +64,7 @@ def _found(word: str):
 
 
 def _random(sizes: str, model):
-    import torch
+    from normviz.clinic.watch import noise
 
     try:
         shape = [int(size) for size in sizes.split(",")]
@@ -72,5 +72,4 @@ def _random(sizes: str, model):
             raise ValueError
     except ValueError:
         raise ValueError(f"--input {sizes}: it takes sizes >= 1 with commas between, such as 2,3,224,224") from None
-    place = next(model.parameters(), torch.zeros(()))
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(place.device, place.dtype)
+    return noise(model, shape)

@@ -12,7 +12,7 @@ from normviz.clinic.flow import LINEAR, Flow, mixed_after
 from normviz.clinic.layers import Layer, batches_seen, interview, may_be, measure, moved_by_padding
 from normviz.clinic.plan import find_folds
 from normviz.clinic.report import Report
-from normviz.clinic.watch import ForwardError, Visit, resampled, run, samples_of, tensors, untouched
+from normviz.clinic.watch import ForwardError, Visit, noise, place_of, resampled, run, samples_of, tensors, untouched
 from normviz.fields import whole
 
 
@@ -192,20 +192,18 @@ def guessed_batch(model: nn.Module):
     transformers' `dummy_inputs` and timm's `default_cfg` are asked; otherwise the first layer says how many channels.
     Raises ValueError where nothing tells.
     """
-    place = next(iter((*model.parameters(), *model.buffers())), torch.zeros(()))
+    device = place_of(model).device
     if getattr(model, "dummy_inputs", None):
-        return {key: value.to(place.device) for key, value in model.dummy_inputs.items()}
+        return {key: value.to(device) for key, value in model.dummy_inputs.items()}
     shape = (getattr(model, "default_cfg", None) or {}).get("input_size")
     if shape is None:
         for layer in model.modules():
             if isinstance(layer, nn.Embedding):
-                return torch.arange(16, device=place.device).reshape(2, 8) % layer.num_embeddings
+                return torch.arange(16, device=device).reshape(2, 8) % layer.num_embeddings
             if isinstance(layer, LINEAR):
                 dims = layer.weight.ndim - 2
                 shape = (layer.in_features,) if isinstance(layer, nn.Linear) else (layer.in_channels, *[64] * dims)
                 break
         else:
             raise ValueError("batch=None: the model has no layer that tells what it takes; give a batch")
-    generator = torch.Generator().manual_seed(0)
-    dtype = place.dtype if place.dtype.is_floating_point else torch.float32
-    return torch.randn(2, *shape, generator=generator).to(place.device, dtype)
+    return noise(model, (2, *shape))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import pairwise
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from normviz.clinic.flow import stored
-from normviz.clinic.watch import Visit, alike, mapped, silent, taken
+from normviz.clinic.watch import Visit, alike, in_mode, mapped, silent, taken
 from normviz.norms import METHODS, Axes
 from normviz.norms.dependence import Sharing, asked, resized
 
@@ -122,7 +121,8 @@ class Layer:
             return METHODS[key].name + (f", G={groups}" if groups else "")
         if not self.sharing.regular:
             return "sets of no regular shape"
-        return "statistics over " + ", ".join(self.axis_name(i) for i in self.sharing.axes)
+        roles = {self.batch: "batch", self.channel: "channel"}
+        return "statistics over " + ", ".join(f"{roles.get(i, 'position')} (axis {i})" for i in self.sharing.axes)
 
     def draw(self):
         """The tensor as (N, C, positions), cut into the layer's sets: a matplotlib Figure, its alt text as `alt`.
@@ -137,10 +137,9 @@ class Layer:
         labels = self.sharing.labels.transpose(self.order).reshape(self.axes.shape)
         return figure(sets_scene(self.axes, labels, f"{self.name}: {self.cut}"))
 
-    def axis_name(self, axis: int) -> str:
-        """What an axis is, with its place: "channel (axis 1)"."""
-        role = {self.batch: "batch", self.channel: "channel"}.get(axis, "position")
-        return f"{role} (axis {axis})"
+    def with_samples(self, samples: int) -> tuple[int, ...]:
+        """The shape with so many samples; as it is where there is no batch axis."""
+        return tuple(samples * self.per_sample if i == self.batch else size for i, size in enumerate(self.shape))
 
 
 def may_be(visit: Visit) -> bool:
@@ -169,14 +168,15 @@ class Interview:
             # Away from 0, which would hide everything; several layers must not look alike
             self.state[name] = torch.rand(p.shape, device=device, generator=generator) + 0.5
         self.fresh = dict(visit.module.named_buffers())
-        self.rewind()
 
-    def rewind(self) -> None:
-        """Buffers as the model has them; one that counts has counted some batches."""
+    def begin(self, training: bool) -> Interview:
+        """Buffers as the model has them, in that mode; one that counts has counted some batches."""
         for name, b in self.fresh.items():
             b = b.detach().clone()
             counts = b.ndim == 0 and b.dtype == torch.long
             self.state[name] = b.float() if b.is_floating_point() else b.clamp_min(100) if counts else b
+        in_mode(self.visit.module, training)
+        return self
 
     def __call__(self, x: Tensor) -> Tensor:
         old, axis = self.visit.x, self.batch
@@ -194,11 +194,6 @@ class Interview:
             raise ValueError("gives no tensor of the shape that came")
         return y
 
-    def mode(self, training: bool) -> Interview:
-        for part in self.visit.module.modules():
-            part.training = training
-        return self
-
 
 def interview(visit: Visit, batch: int | None, per_sample: int) -> Layer | None:
     """A `Layer` with all that it says of itself, or None for what is no norm layer.
@@ -207,22 +202,15 @@ def interview(visit: Visit, batch: int | None, per_sample: int) -> Layer | None:
     training or in evaluation; or if it keeps a mean and a variance.
     """
     module, x = visit.module, visit.x
-    modes = [(part, part.training) for part in module.modules()]
     layer = Layer(visit.name, type(module).__name__, tuple(x.shape), batch, per_sample, running=stored(module))
-    try:
-        with silent(module), torch.autocast(x.device.type, enabled=False):
-            said = Interview(visit, batch)
-            for training in (True, False):
-                said.rewind()
-                sharing, layer.mixes[training] = _sharing(said.mode(training), tuple(x.shape), batch, per_sample)
-                setattr(layer, "training" if training else "evaluation", sharing)
-            if layer.sharing is None and not layer.running:
-                return None
-            if layer.training and len(said.fresh):
-                _ask_running(layer, said)
-    finally:
-        for part, training in modes:
-            part.training = training
+    with silent(module), torch.autocast(x.device.type, enabled=False):
+        said = Interview(visit, batch)
+        layer.training, layer.mixes[True] = _sharing(said.begin(training=True), layer)
+        layer.evaluation, layer.mixes[False] = _sharing(said.begin(training=False), layer)
+        if layer.sharing is None and not layer.running:
+            return None
+        if layer.training and said.fresh:
+            _ask_running(layer, said.begin(training=True))
     layer.channel = _channel(layer, module)
     return layer
 
@@ -233,19 +221,14 @@ def batches_seen(module: nn.Module) -> int | None:
     return int(counters[0]) if counters else None
 
 
-def _sharing(
-    said: Interview, shape: tuple[int, ...], batch: int | None, per_sample: int
-) -> tuple[Sharing | None, bool]:
-    """The sets on a tensor of `shape`, and whether they reach over samples.
+def _sharing(said: Interview, layer: Layer) -> tuple[Sharing | None, bool]:
+    """The sets on a tensor of the layer's shape, and whether they reach over samples.
 
     Asked with at least four samples, as two values alone would hide what they share, and of a large batch with four.
     """
-    tries = [shape]
-    if batch is not None:
-        samples = shape[batch] // per_sample
-        few = 4 if math.prod(shape) > MOST_CELLS or samples < 4 else samples
-        tries.insert(0, (*shape[:batch], few * per_sample, *shape[batch + 1 :]))
-    for attempt in tries:
+    shape, batch = layer.shape, layer.batch
+    few = 4 if batch is None or math.prod(shape) > MOST_CELLS else max(4, shape[batch] // layer.per_sample)
+    for attempt in dict.fromkeys((layer.with_samples(few), shape)):
         with suppress(RuntimeError, ValueError, IndexError, TypeError):  # it does not take that shape
             found = asked(said, attempt, device=said.visit.x.device)
             if found is not None and found.set_size == 1:
@@ -255,23 +238,21 @@ def _sharing(
                 if found is None or found.set_size == 1:
                     return None, False
                 found = Sharing(wide[: len(shape)], found.spans[: len(shape)], found.centred)
-            mixes = found is not None and batch is not None and found.spans[batch] > per_sample
+            mixes = found is not None and batch is not None and found.spans[batch] > layer.per_sample
             return found and resized(found, shape), mixes
     return None, False
 
 
 def _ask_running(layer: Layer, said: Interview) -> None:
     """Which buffers learn in training, how fast, and what evaluation gives once they have settled on a batch."""
-    shape, device = layer.shape, said.visit.x.device
-    if math.prod(shape) > MOST_CELLS and layer.batch is not None:
-        shape = (*shape[: layer.batch], 4 * layer.per_sample, *shape[layer.batch + 1 :])
+    device = said.visit.x.device
+    shape = layer.with_samples(4) if math.prod(layer.shape) > MOST_CELLS else layer.shape
     x = 2 * torch.randn(shape, device=device, generator=torch.Generator(device).manual_seed(2)) + 3
     floats = [name for name, b in said.fresh.items() if b.is_floating_point()]
-    said.rewind()
     with torch.no_grad(), suppress(RuntimeError, ValueError):
         states = [{name: said.state[name].clone() for name in floats}]
         for _ in range(2):
-            trained = said.mode(True)(x)
+            trained = said(x)
             states.append({name: said.state[name].clone() for name in floats})
         moving = [name for name in floats if not torch.equal(states[0][name], states[1][name])]
         layer.running = layer.running or ({"mean": moving[0]} if moving else {})
@@ -285,7 +266,8 @@ def _ask_running(layer: Layer, said: Interview) -> None:
             # A running average goes to b₀ + (b₁ − b₀)/m when it sees one batch for ever
             for name in moving:
                 said.state[name] = states[0][name] + (states[1][name] - states[0][name]) / layer.momentum
-            settled = said.mode(False)(x)
+            in_mode(said.visit.module, training=False)
+            settled = said(x)
             sets = resized(layer.training, shape)
             ratio = (sets.statistics(settled)[2] / sets.statistics(trained)[2]).sqrt()
             layer.mismatch = 1 - float(ratio.nanmedian())
@@ -351,10 +333,6 @@ def _measure_gap(layer: Layer, module: nn.Module, mean: Tensor, var: Tensor) -> 
             layer.gap = gap
 
 
-def _exchanged(t: Tensor, old: Tensor, new: Tensor) -> Tensor:
-    return new.clone() if t is old else t
-
-
 def moved_by_padding(layer: Layer, visit: Visit, real: Tensor) -> float:
     """How much the outputs at real positions change when nothing but the padding does, of their root mean square.
 
@@ -371,7 +349,7 @@ def moved_by_padding(layer: Layer, visit: Visit, real: Tensor) -> float:
     with silent(visit.module), torch.no_grad():
         state = {name: b.detach().clone() for name, b in visit.module.named_buffers()}
         for other in (x, torch.where(keep, x, x + 3 * x.float().std().to(x.dtype) + 1)):
-            args, kwargs = mapped((visit.args, visit.kwargs), partial(_exchanged, old=visit.x, new=other))
+            args, kwargs = mapped((visit.args, visit.kwargs), lambda t, x=other: x.clone() if t is visit.x else t)
             outputs.append(alike(functional_call(visit.module, dict(state), args, kwargs), x)[keep].float())
     one, two = outputs
     return float((one - two).square().mean().sqrt() / one.square().mean().sqrt().clamp_min(1e-12))

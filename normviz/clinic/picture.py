@@ -10,13 +10,13 @@ from normviz.picture.color import MUTED
 from normviz.picture.scene import Box, Label, Scene, moved, paragraph
 
 
-def sets_scene(axes: Axes, labels: np.ndarray, heading: str, size: tuple[float, float] = (430, 400)) -> Scene:
+def sets_scene(axes: Axes, labels: np.ndarray, heading: str) -> Scene:
     """The tensor as a block coloured by `labels`, which are equal for cells that share statistics."""
     sets = int(labels.max()) + 1
     named = ", ".join(f"{letter}={n} ({AXIS_NAMES[letter]})" for n, letter in zip(*axes, strict=True))
     cells = Cells.of(axes, labels, np.zeros(labels.shape))
     alt = f"{heading}; tensor {named}; {sets} set{'s' * (sets != 1)} of {labels.size // sets} cells. {cells.left_out()}"
-    width, height = size
+    width, height = 430, 400
     foot = paragraph(alt.strip(), 12, 0, width - 24, color=MUTED)
     top = height - 16 * len(foot) - 14
     drawing = [*block(cells, Box(8, 28, width - 16, top - 48)), *cells_legend(cells, 14, top)]

@@ -75,15 +75,11 @@ def _after(model: nn.Module, flow: Flow, name: str, layer: Layer) -> tuple[str, 
 def _crooked(model: nn.Module, layer: Layer) -> str:
     """Why the layer cannot be folded where it should go; "" if it can."""
     module = model.get_submodule(layer.name)
-    modes = [(part, part.training) for part in module.modules()]
     try:
         with silent(module):
             _, shift, rest = straight_line(module.eval(), small(layer), layer.channel)
     except (ValueError, RuntimeError, TypeError) as error:
         return str(error)
-    finally:
-        for part, training in modes:
-            part.training = training
     if layer.folds_back:
         return ""
     if not isinstance(rest, nn.Identity):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -125,22 +126,46 @@ def untouched(model: nn.Module):
 
 @contextmanager
 def silent(module: nn.Module):
-    """A module whose hooks, and those of its parts, are not called."""
-    parts, kinds = list(module.modules()), ("_forward_hooks", "_forward_pre_hooks")
-    kept = [(part, kind, dict(getattr(part, kind))) for part in parts for kind in kinds if getattr(part, kind)]
-    for part, kind, _ in kept:
-        getattr(part, kind).clear()
+    """A module whose hooks, and those of its parts, are not called; they get back the modes that they came in."""
+    kept = [
+        (part, part.training, dict(part._forward_hooks), dict(part._forward_pre_hooks)) for part in module.modules()
+    ]
+    for part, *_ in kept:
+        part._forward_hooks.clear()
+        part._forward_pre_hooks.clear()
     try:
         yield
     finally:
-        for part, kind, hooks in kept:
-            getattr(part, kind).update(hooks)
+        for part, training, hooks, pre_hooks in kept:
+            part.training = training
+            part._forward_hooks.update(hooks)
+            part._forward_pre_hooks.update(pre_hooks)
 
 
-def run(
-    model: nn.Module, batch, *, enter: Callable[[Visit], None] | None = None,
-    leave: Callable[[Visit], None] | None = None,
-):  # fmt: skip
+def in_mode(module: nn.Module, training: bool) -> nn.Module:
+    """The module with all its parts in training or in evaluation, whatever its own `train` leaves frozen."""
+    for part in module.modules():
+        part.training = training
+    return module
+
+
+def place_of(module: nn.Module) -> Tensor:
+    """A parameter or buffer, floating-point for choice, that says on which device and in which dtype a module is."""
+    own = [*module.parameters(), *module.buffers(), torch.zeros(())]
+    return next(t for t in own if t.is_floating_point())
+
+
+def noise(model: nn.Module, shape: Iterable[int]) -> Tensor:
+    """Random numbers of `shape` where the model is."""
+    x = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+    return x.to(place_of(model).device, place_of(model).dtype)
+
+
+def _ignore(visit: Visit) -> None:
+    pass
+
+
+def run(model: nn.Module, batch, *, enter: Callable[[Visit], None] = _ignore, leave: Callable[[Visit], None] = _ignore):
     """The model's output for a batch, in the mode that it is in and without gradients.
 
     batch: a mapping is taken for keyword arguments, a tuple for positional ones, anything else for the one argument.
@@ -149,31 +174,22 @@ def run(
     """
     stack: list[Visit] = []
 
-    def before(name):
-        def hook(module, args, kwargs):
-            stack.append(Visit(name, module, args, kwargs))
-            if enter:
-                enter(stack[-1])
+    def before(name, module, args, kwargs):
+        stack.append(Visit(name, module, args, kwargs))
+        enter(stack[-1])
 
-        return hook
-
-    def after(name):
-        def hook(module, args, kwargs, output):
-            while stack and stack.pop().module is not module:
-                pass  # left by an exception that the model itself caught
-            if leave:
-                leave(Visit(name, module, args, kwargs, output))
-
-        return hook
+    def after(name, module, args, kwargs, output):
+        while stack and stack.pop().module is not module:
+            pass  # left by an exception that the model itself caught
+        leave(Visit(name, module, args, kwargs, output))
 
     handles = []
     for name, module in model.named_modules():
         with suppress(RuntimeError):  # compiled by torch.jit: a module without hooks
-            handles.append(module.register_forward_pre_hook(before(name), with_kwargs=True))
-            handles.append(module.register_forward_hook(after(name), with_kwargs=True))
-    args, kwargs = (
-        ((), dict(batch)) if isinstance(batch, Mapping) else (batch if isinstance(batch, tuple) else (batch,), {})
-    )
+            handles.append(module.register_forward_pre_hook(partial(before, name), with_kwargs=True))
+            handles.append(module.register_forward_hook(partial(after, name), with_kwargs=True))
+    named = isinstance(batch, Mapping)
+    args, kwargs = () if named else batch if isinstance(batch, tuple) else (batch,), dict(batch) if named else {}
     try:
         with torch.no_grad():
             return model(*args, **kwargs)

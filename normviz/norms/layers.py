@@ -42,7 +42,7 @@ class TorchCall(NamedTuple):
             return layer
         from normviz.norms.permuted import Permuted
 
-        return Permuted(layer, self)
+        return Permuted(layer, self.before, self.after)
 
 
 def check_eps(eps) -> None:

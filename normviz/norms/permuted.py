@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from normviz.norms.layers import TorchCall
-
 
 class Permuted(nn.Module):
     """A torch layer between two permutations of the axes, such as LayerNorm over the channels of an image.
 
-    The layer itself is `.layer`; its `weight` and `bias` are within reach under their own names.
+    before, after: tensor methods with their arguments, as in `TorchCall`.  The layer itself is `.layer`; its `weight`
+    and `bias` are within reach under their own names.
     """
 
-    def __init__(self, layer: nn.Module, call: TorchCall):
+    def __init__(self, layer: nn.Module, before: tuple, after: tuple):
         super().__init__()
-        self.layer = layer
-        self.before, self.after = call.before, call.after
+        self.layer, self.before, self.after = layer, before, after
 
     def forward(self, x: Tensor) -> Tensor:
         for name, arguments in (*self.before, ("layer", ()), *self.after):
