@@ -22,10 +22,4 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_NORMS = ("METHODS", "RunningStats", "count_statistics", "cut", "normalize", "partition", "torch_layer")
-_CLINIC = ("fold_batchnorm", "inspect", "swap_norms")
-__getattr__, __dir__, __all__ = attach(
-    __name__,
-    dict.fromkeys(("clinic", "draw", "explore", "lab", "samples"))
-    | dict.fromkeys(_CLINIC, "clinic") | dict.fromkeys(_NORMS, "norms"),
-)  # fmt: skip
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -2,42 +2,37 @@
 
     if TYPE_CHECKING:
         from normviz.lab.recipe import Recipe, preset
-    __getattr__, __dir__, __all__ = attach(__name__, {"Recipe": "recipe", "preset": "recipe", "models": None})
+    __getattr__, __dir__, __all__ = attach(__name__, __file__)
 
-An editor reads the imports, Python the table; a test holds the two to the same names.
+The imports are written once, as an editor reads them; `attach` reads them too.
 """
 
 from __future__ import annotations
 
+import ast
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import import_module
 
 
-def by_module(modules: Mapping[str, str]) -> dict[str, str]:
-    """The table for `attach` from module → its names in one line: {"recipe": "Recipe preset"}."""
-    return {name: module for module, names in modules.items() for name in names.split()}
+def attach(package: str, file: str) -> tuple[Callable, Callable, list[str]]:
+    """`__getattr__`, `__dir__` and `__all__` for a package's `__init__.py`, from the `if` block in it that imports.
 
-
-def attach(package: str, names: Mapping[str, str | None]) -> tuple[Callable, Callable, list[str]]:
-    """`__getattr__`, `__dir__` and `__all__` for a package's `__init__.py`.
-
-    names: name → the module that has it, relative to the package ("models.vit") or in full ("normviz.norms"); None: the
-    name is a submodule itself.
+    `from PACKAGE import NAME` stands for a submodule, any other import for a name of its module.
     """
-    root = f"{package.partition('.')[0]}."
+    with open(file, "rb") as source:
+        (block,) = (node for node in ast.parse(source.read()).body if isinstance(node, ast.If))
+    modules = {alias.name: line.module for line in block.body for alias in line.names}
 
     def __getattr__(name: str):
-        if name not in names:
+        if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        module = names[name] or name
-        value = import_module(module if module.startswith(root) else f"{package}.{module}")
-        if names[name] is not None:
-            value = getattr(value, name)
+        module = modules[name]
+        value = import_module(f"{package}.{name}") if module == package else getattr(import_module(module), name)
         setattr(sys.modules[package], name, value)
         return value
 
     def __dir__() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *names})
+        return sorted({*vars(sys.modules[package]), *modules})
 
-    return __getattr__, __dir__, list(names)
+    return __getattr__, __dir__, list(modules)

@@ -10,7 +10,7 @@ left as it was, but for `swap_norms` and `fold_batchnorm`, which say so.  Names 
 
 from typing import TYPE_CHECKING
 
-from normviz.lazy import attach, by_module
+from normviz.lazy import attach
 
 if TYPE_CHECKING:
     from normviz.clinic.change import Changes, fold_batchnorm, swap_norms
@@ -20,12 +20,4 @@ if TYPE_CHECKING:
     from normviz.clinic.report import Report
     from normviz.clinic.watch import ForwardError
 
-_WHERE = {
-    "change": "Changes fold_batchnorm swap_norms",
-    "examine": "inspect",
-    "findings": "Finding",
-    "layers": "Layer",
-    "report": "Report",
-    "watch": "ForwardError",
-}
-__getattr__, __dir__, __all__ = attach(__name__, by_module(_WHERE))
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

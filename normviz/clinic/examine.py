@@ -55,22 +55,20 @@ def _watched(model: nn.Module, batch, real: Tensor | None) -> tuple[dict[str, La
     modes = {name: module.training for name, module in model.named_modules()}
     trains = model.training
     model.eval()
-    few = None if samples is None else max(1, samples - 1) if samples > 1 else 2
+    few = None if samples is None else samples - 1 if samples > 1 else 2
     shapes = _shapes_with(model, batch, samples, few)
 
     strangers: set = set()
 
     def ask(visit: Visit) -> None:
+        """What a module says of itself, where it may be a norm layer, and whether what it gives is finite."""
         inner = any(name.startswith(f"{visit.name}." if visit.name else "") for name in layers)
-        if visit.name not in layers and not inner and may_be(visit) and not _known(visit, strangers):
+        if visit.name not in layers and not inner and may_be(visit) and (kind := _kind(visit)) not in strangers:
             axis, size = _batch_axis(tuple(visit.x.shape), shapes.get(visit.name), samples, few)
-            layer = interview(visit, axis, size)
-            if layer is None:
-                strangers.add(_key(visit))
-            else:
+            if layer := interview(visit, axis, size):
                 layers[visit.name] = layer
-
-    def check(visit: Visit) -> None:
+            elif kind:
+                strangers.add(kind)
         if (layer := layers.get(visit.name)) and (y := visit.y) is not None:
             layer.finite &= bool(torch.isfinite(y).all())
 
@@ -79,7 +77,6 @@ def _watched(model: nn.Module, batch, real: Tensor | None) -> tuple[dict[str, La
         def leave(visit: Visit) -> None:
             flow.watching = False
             ask(visit)
-            check(visit)
             flow.watching = True
             flow.leave(visit)
 
@@ -103,12 +100,8 @@ def _watched(model: nn.Module, batch, real: Tensor | None) -> tuple[dict[str, La
             if real is not None and layer.sharing:
                 layer.padding = max(layer.padding, moved_by_padding(layer, visit, real))
 
-    def look_back(visit: Visit) -> None:
-        ask(visit)  # of a layer that runs in training alone
-        check(visit)
-
     try:
-        run(model, batch, enter=look, leave=look_back)
+        run(model, batch, enter=look, leave=ask)  # some layers run in training alone
     except ForwardError as error:
         text, advice = f"it runs in evaluation and fails in training: {error}", "read the error that is named"
         if "value per channel" in str(error):
@@ -158,14 +151,11 @@ def _company(alone, output, samples: int | None, layers: dict[str, Layer]) -> li
     return [Finding("warning", "company_in_evaluation", "", text, advice)]
 
 
-def _key(visit: Visit):
-    return type(visit.module), repr(visit.module), tuple(visit.x.shape[1:])
-
-
-def _known(visit: Visit, strangers: set) -> bool:
-    """Whether a module like this one, without numbers of its own, is known to be no norm layer."""
+def _kind(visit: Visit) -> tuple | None:
+    """What modules without numbers of their own that do the same have in common; None for one with numbers."""
     module = visit.module
-    return next(module.parameters(), None) is None and next(module.buffers(), None) is None and _key(visit) in strangers
+    bare = next(module.parameters(), None) is None and next(module.buffers(), None) is None
+    return (type(module), repr(module), tuple(visit.x.shape[1:])) if bare else None
 
 
 def _real_tokens(batch, mask: Tensor | None) -> Tensor | None:

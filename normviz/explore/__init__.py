@@ -37,5 +37,5 @@ EXPLORERS: dict[str, type[Explorer]] = {
 }  # fmt: skip
 
 # The live charts are widgets, and load ipywidgets when first used
-__getattr__, __dir__, _charts = attach(__name__, {"LiveChart": "training", "Race": "race", "Tokens": "field"})
+__getattr__, __dir__, _charts = attach(__name__, __file__)
 __all__ = ["EXPLORERS", "Explorer", *EXPLORERS, *_charts]

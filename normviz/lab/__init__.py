@@ -10,7 +10,7 @@ Names load when they are first used; recipes and studies need no torch.  Nothing
 
 from typing import TYPE_CHECKING
 
-from normviz.lazy import attach, by_module
+from normviz.lazy import attach
 
 if TYPE_CHECKING:
     from normviz.arms import ARMS, KINDS, PHOTOGRAPHS, REGIMES, arms_of
@@ -49,31 +49,4 @@ if TYPE_CHECKING:
     from normviz.series import smooth
 
 # No module bears the name of a function: `normviz.lab.train` must mean the same, whatever was imported first
-_WHERE = {
-    "normviz.arms": "ARMS KINDS PHOTOGRAPHS REGIMES arms_of",
-    "normviz.costs": "LAYERS",
-    "cifar10": "read_cifar10",
-    "claims": "CLAIMS ledger markdown",
-    "compare": "accuracies difference fates spread trained trained_of",
-    "conclusions": "Runs conclude memory",
-    "data": "Images load_images",
-    "errors": "CheckpointError DataError",
-    "folding": "fold fold_into",
-    "history": "History",
-    "looks": "Looks",
-    "models": "build",
-    "models.conv": "ConvNet",
-    "models.gru": "InkGRU",
-    "models.vit": "FFN Attention PatchEmbedding ViT",
-    "parallel": "synchronized",
-    "probe": "Probe token_norms",
-    "recipe": "PRESETS Recipe preset",
-    "studies": "SLOTS STUDIES",
-    "study": "load_inside load_study progress results_folder run_study study_recipes summary",
-    "timing": "calibrate compile_problem count load_costs measure_layers paired run_layer time_layers",
-    "training": "Training evaluate steps train",
-    "verdicts": "Verdict verdict",
-    "normviz.norms.dependence": "computed_sets moved_by_neighbours",
-    "normviz.series": "smooth",
-}
-__getattr__, __dir__, __all__ = attach(__name__, by_module(_WHERE))
+__getattr__, __dir__, __all__ = attach(__name__, __file__)
