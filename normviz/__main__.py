@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from textwrap import fill
+from types import SimpleNamespace
 
 from normviz import __version__
 from normviz.clinic import door
@@ -102,10 +103,8 @@ def study(options) -> int:
     print(f"recorded in {path}")
     recorded, grid = progress(options.name, options.results)
     if recorded < grid:
-        print(
-            f"normviz study: {grid - recorded} of {grid} runs failed; the same command tries them again",
-            file=sys.stderr,
-        )
+        words = f"{grid - recorded} of {grid} runs failed; the same command tries them again"
+        print(f"normviz study: {words}", file=sys.stderr)
     return int(recorded < grid)
 
 
@@ -199,55 +198,51 @@ def parser() -> argparse.ArgumentParser:
     main = _Parser(prog="python -m normviz", description="See what normalization layers do.")
     main.add_argument("--version", action="version", version=f"normviz {__version__}")
     commands = main.add_subparsers(dest="command", required=True)
-    add = {}
+    add = SimpleNamespace()  # command → `add_argument` of its parser
     for name, run in COMMANDS.items():
         command = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
         command.set_defaults(parser=command)
-        add[name] = command.add_argument
+        setattr(add, name, command.add_argument)
 
-    door.add_arguments(add["inspect"])
+    door.add_arguments(add.inspect)
 
-    add["images"]("names", nargs="*", help="some of the pictures, such as ln.png; all without")
-    add["images"]("--out", type=_folder, default=Path("images"), metavar="FOLDER", help="default: images")
+    add.images("names", nargs="*", help="some of the pictures, such as ln.png; all without")
+    add.images("--out", type=_folder, default=Path("images"), metavar="FOLDER", help="default: images")
 
-    add["train"]("--preset", default="swiglu", metavar="NAME", help=f"one of {', '.join(PRESETS)} (default: swiglu)")
+    add.train("--preset", default="swiglu", metavar="NAME", help=f"one of {', '.join(PRESETS)} (default: swiglu)")
     for name, field in FIELDS.items():
         about, flag = field.metadata, f"--{name.replace('_', '-')}"
         if about["kind"] == "flag":
-            add["train"](flag, dest=name, action=argparse.BooleanOptionalAction, help=about["help"])
+            add.train(flag, dest=name, action=argparse.BooleanOptionalAction, help=about["help"])
         else:
             takes = f"; {about['takes']}" if about["kind"] != "text" else ""
-            add["train"](flag, metavar=about["kind"].upper(), help=f"{about['help']}{takes}".replace("%", "%%"))
-    add["train"]("--set", action="append", default=[], metavar="FIELD=VALUE", help="the same in another way")
-    add["train"]("--out", type=_folder, metavar="FOLDER", help="where checkpoints and history.json go")
-    add["train"]("--resume", action="store_true", help="go on from the newest sound checkpoint in --out")
-    add["train"]("--checkpoint-every", type=_positive, default=50, metavar="STEPS", help="default: 50")
-    add["train"]("--no-probes", action="store_true", help="record losses and evaluations only")
-    add["train"](
+            add.train(flag, metavar=about["kind"].upper(), help=f"{about['help']}{takes}".replace("%", "%%"))
+    add.train("--set", action="append", default=[], metavar="FIELD=VALUE", help="the same in another way")
+    add.train("--out", type=_folder, metavar="FOLDER", help="where checkpoints and history.json go")
+    add.train("--resume", action="store_true", help="go on from the newest sound checkpoint in --out")
+    add.train("--checkpoint-every", type=_positive, default=50, metavar="STEPS", help="default: 50")
+    add.train("--no-probes", action="store_true", help="record losses and evaluations only")
+    add.train(
         "--sync-batchnorm", action="store_true", help="under torchrun: BatchNorm over the batches of all processes"
     )
-    add["train"]("--quiet", action="store_true", help="no progress bar")
+    add.train("--quiet", action="store_true", help="no progress bar")
 
-    add["study"]("name", nargs="?", help="without it: the list of studies")
-    add["study"]("--list", action="store_true", help="what each asks, the rule that decides, how much is recorded")
-    add["study"]("--jobs", type=_positive, metavar="N", help="runs at a time (default: one per core, one on a GPU)")
-    add["study"]("--scheduler", metavar="ADDRESS", help="of a Dask scheduler whose workers do the runs")
-    for command in ("train", "study"):
-        add[command]("--data-folder", type=_folder, metavar="FOLDER", help="an unpacked cifar-10-batches-bin")
+    add.study("name", nargs="?", help="without it: the list of studies")
+    add.study("--list", action="store_true", help="what each asks, the rule that decides, how much is recorded")
+    add.study("--jobs", type=_positive, metavar="N", help="runs at a time (default: one per core, one on a GPU)")
+    add.study("--scheduler", metavar="ADDRESS", help="of a Dask scheduler whose workers do the runs")
+    for adds in (add.train, add.study):
+        adds("--data-folder", type=_folder, metavar="FOLDER", help="an unpacked cifar-10-batches-bin")
 
-    add["bench"](
-        "--threads", type=_positive, default=1, metavar="N", help="CPU threads (default: 1, as in the studies)"
-    )
-    add["bench"]("--no-compile", action="store_true", help="leave torch.compile out")
-    add["bench"](
-        "--quick", action="store_true", help="small sizes, few rounds, a record of its own: to see that it works"
-    )
-    for command in ("train", "study", "bench"):
-        add[command]("--device", help="cpu, cuda, … (default: the GPU if there is one)")
+    add.bench("--threads", type=_positive, default=1, metavar="N", help="CPU threads (default: 1, as in the studies)")
+    add.bench("--no-compile", action="store_true", help="leave torch.compile out")
+    add.bench("--quick", action="store_true", help="small sizes, few rounds, a record of its own: to see that it works")
+    for adds in (add.train, add.study, add.bench):
+        adds("--device", help="cpu, cuda, … (default: the GPU if there is one)")
 
-    add["claims"]("--write", type=Path, metavar="FILE", help="bring the table in FILE up to date")
-    for command in ("study", "bench", "claims"):
-        add[command]("--results", type=_folder, default=Path("results"), metavar="FOLDER", help="default: results")
+    add.claims("--write", type=Path, metavar="FILE", help="bring the table in FILE up to date")
+    for adds in (add.study, add.bench, add.claims):
+        adds("--results", type=_folder, default=Path("results"), metavar="FOLDER", help="default: results")
     return main
 
 
@@ -262,16 +257,13 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return COMMANDS[options.command](options)
     except KeyboardInterrupt:
-        print(
-            f"normviz {options.command}: stopped; {GO_ON.get(options.command, 'nothing was written')}", file=sys.stderr
-        )
-        return STOPPED
+        code, words = STOPPED, f"stopped; {GO_ON.get(options.command, 'nothing was written')}"
     except ModuleNotFoundError as error:
-        print(f"normviz {options.command}: {error}; `python -m normviz doctor` says what is missing", file=sys.stderr)
-        return 2
+        code, words = 2, f"{error}; `python -m normviz doctor` says what is missing"
     except (ValueError, OSError, DataError, CheckpointError) as error:
-        print(f"normviz {options.command}: {error}", file=sys.stderr)
-        return 2
+        code, words = 2, str(error)
+    print(f"normviz {options.command}: {words}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

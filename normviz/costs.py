@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from normviz.fields import whole
+from normviz.fields import unknown, whole
 
 
 class Layer(NamedTuple):
@@ -114,7 +114,7 @@ def predict(kind: str, tokens: int, width: int, machine: Machine) -> Prediction:
     Raises ValueError for an unknown layer or sizes below 1.
     """
     if kind not in LAYERS:
-        raise ValueError(f"kind={kind!r} is unknown; it takes one of {', '.join(LAYERS)}")
+        raise ValueError(unknown("kind", kind, LAYERS))
     whole("tokens", tokens)
     whole("width", width)
     layer = LAYERS[kind]

@@ -13,7 +13,9 @@ import shutil
 import socket
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib import metadata
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -97,13 +99,10 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def _meets(version: str, bounds: str) -> bool:
     """Whether a version is within bounds such as ">=7.7.1,<9"."""
-    ours = _numbers(version)
     for sign, bound in re.findall(r"(>=|<)\s*([\d.]+)", bounds):
-        theirs = _numbers(bound)
         # (8,) and (8, 0) are the same version
-        width = max(len(ours), len(theirs))
-        a, b = (v + (0,) * (width - len(v)) for v in (ours, theirs))
-        if (a < b) if sign == ">=" else (a >= b):
+        ours, theirs = zip(*zip_longest(_numbers(version), _numbers(bound), fillvalue=0), strict=True)
+        if (ours >= theirs) != (sign == ">="):
             return False
     return True
 
@@ -120,9 +119,8 @@ def _device() -> Finding:
             return Finding("ok", "device", f"{torch.cuda.get_device_name()}, {memory:.0f} GiB{others}")
         torch.ones(8, 8).mm(torch.ones(8, 8))
         threads = torch.get_num_threads()
-        return Finding(
-            "ok", "device", f"CPU, {threads} thread{'s' * (threads > 1)}; no GPU, which the notebooks do not need"
-        )
+        words = f"CPU, {threads} thread{'s' * (threads > 1)}; no GPU, which the notebooks do not need"
+        return Finding("ok", "device", words)
     except Exception as error:  # a torch that does not load has many ways to say so
         return Finding("lacks", "device", f"torch does not work: {' '.join(str(error).split())[:200]}")
 
@@ -132,11 +130,8 @@ def _front_end() -> Iterator[Finding]:
     if "COLAB_RELEASE_TAG" in os.environ:
         yield Finding("ok", "widgets in the browser", "Colab's own")
         return
-    for name, folder, need in (
-        ("ipywidgets in the browser", "@jupyter-widgets/jupyterlab-manager", "ipywidgets"),
-        ("anywidget in the browser", "anywidget", "anywidget"),
-    ):
-        found = _extension(folder)
+    for need, folder in (("ipywidgets", "@jupyter-widgets/jupyterlab-manager"), ("anywidget", "anywidget")):
+        name, found = f"{need} in the browser", _extension(folder)
         if found is None:
             yield Finding(
                 "note", name, "no JupyterLab extension in this environment; fine in VS Code or the classic notebook, "
@@ -158,21 +153,16 @@ def _front_end() -> Iterator[Finding]:
 
 def _extension(name: str) -> str | None:
     """The version of a JupyterLab extension, None where there is none."""
-    for place in _jupyter_folders():
-        package = place / "labextensions" / name / "package.json"
-        try:
-            return json.loads(package.read_text(encoding="utf-8"))["version"]
-        except (OSError, ValueError, KeyError):
-            continue
-    return None
-
-
-def _jupyter_folders() -> list[Path]:
     try:
         from jupyter_core.paths import jupyter_path
+
+        places = jupyter_path()
     except ImportError:
-        return [Path(sys.prefix) / "share" / "jupyter"]
-    return [Path(place) for place in jupyter_path()]
+        places = [Path(sys.prefix) / "share" / "jupyter"]
+    for place in places:
+        with suppress(OSError, ValueError, KeyError):
+            return json.loads(Path(place, "labextensions", name, "package.json").read_text(encoding="utf-8"))["version"]
+    return None
 
 
 def _loopback() -> Finding:
@@ -214,20 +204,16 @@ def _cifar10() -> Finding:
     cache = cache_folder()
     if is_whole(cache / FOLDER):
         return Finding("ok", name, f"in {cache}")
-    return Finding(
-        "note", name, f"not here yet; the studies that want it fetch 170 MB into {cache}, or see --data-folder"
-    )
+    words = f"not here yet; the studies that want it fetch 170 MB into {cache}, or see --data-folder"
+    return Finding("note", name, words)
 
 
 def _records() -> Finding:
     from normviz.lab.study import results_folder
 
     count = sum(len(path.read_bytes().splitlines()) for path in results_folder().glob("*.jsonl"))
-    if not count:
-        return Finding(
-            "lacks", "recorded runs", f"none in {results_folder()}; notebook 08 shows them: reinstall normviz"
-        )
-    return Finding("ok", "recorded runs", f"{count:,}")
+    words = f"none in {results_folder()}; notebook 08 shows them: reinstall normviz"
+    return Finding("ok", "recorded runs", f"{count:,}") if count else Finding("lacks", "recorded runs", words)
 
 
 def _disk() -> Iterator[Finding]:
@@ -238,14 +224,9 @@ def _disk() -> Iterator[Finding]:
         try:
             make_writable(there)
         except OSError as error:
-            yield Finding(
-                "note", name, f"nothing can be written to {there} ({error.strerror}); name --out or --results"
-            )
+            words = f"nothing can be written to {there} ({error.strerror}); name --out or --results"
+            yield Finding("note", name, words)
             continue
         free = shutil.disk_usage(there).free
-        words = f"{free / 1e9:,.1f} GB free in {there}"
-        yield (
-            Finding("ok", name, words)
-            if free > ROOM
-            else Finding("note", name, f"{words}; {ROOM / 1e9:.0f} GB are more sure")
-        )
+        words, more = f"{free / 1e9:,.1f} GB free in {there}", f"; {ROOM / 1e9:.0f} GB are more sure"
+        yield Finding("ok", name, words) if free > ROOM else Finding("note", name, words + more)

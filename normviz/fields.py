@@ -38,9 +38,8 @@ def integer(
     def fits(value) -> bool:
         return _is(Integral, value) and _within(value, least, None, most)
 
-    return _field(
-        default, "integer", _range("an integer", least, None, most), fits, label, help, none, least, most, step
-    )
+    takes = _range("an integer", least, None, most)
+    return _field(default, "integer", takes, fits, label, help, none, least, most, step)
 
 
 def number(
@@ -105,8 +104,9 @@ def parse(declared: Field, word: str) -> Any:
     if metadata["none"] and word.lower() == "none":
         return None
     if kind == "choice":
-        named = dict(zip(metadata["labels"], metadata["options"], strict=True))
-        value = named.get(word, {str(v): v for v in metadata["options"]}.get(word, word))
+        options = metadata["options"]
+        named = {str(option): option for option in options} | dict(zip(metadata["labels"], options, strict=True))
+        value = named.get(word, word)
     elif kind == "flag":
         value = _SWITCH.get(word.lower(), word)
     elif kind in ("integer", "number"):
@@ -142,16 +142,10 @@ def _field(
     default, kind: str, takes: str, fits: Callable[[Any], bool], label: str, help: str,
     none: str = "", least=None, most=None, step=None, options: tuple = (), labels: tuple = (),
 ):  # fmt: skip
-    optional = fits
-    if none:
-        takes = f"{takes}, or None {none}"
-
-        def optional(value) -> bool:
-            return value is None or fits(value)
-
     return field(default=default, metadata={
-        "kind": kind, "takes": takes, "fits": optional, "label": label, "help": help, "none": none,
-        "least": least, "most": most, "step": step, "options": options, "labels": labels,
+        "kind": kind, "takes": f"{takes}, or None {none}" if none else takes,
+        "fits": (lambda value: value is None or fits(value)) if none else fits, "label": label, "help": help,
+        "none": none, "least": least, "most": most, "step": step, "options": options, "labels": labels,
     })  # fmt: skip
 
 

@@ -74,7 +74,7 @@ def test_running_statistics_follow_torch(case, dtype, momentum, seed):
     method, shape, _, layout = case
     layer = nv.torch_layer(method, shape, momentum=momentum, affine=False, layout=layout, dtype=dtype)
     inner = getattr(layer, "layer", layer)
-    running = nv.RunningStats.fresh(inner.num_features, dtype=dtype)
+    running = nv.RunningStats.fresh(inner.num_features, like=torch.empty(0, dtype=dtype))
     for step in range(4):
         x = random_tensor(shape, seed + step, dtype) * (step + 1)
         got = nv.normalize(x, method, running=running, momentum=momentum, layout=layout)

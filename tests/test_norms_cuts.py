@@ -9,6 +9,7 @@ from strategies import cases
 
 import normviz as nv
 from normviz.norms import ROLES, axes_of, cut
+from normviz.norms.layers import torch_call
 
 
 def brute_force(method, shape, groups, layout):
@@ -130,6 +131,6 @@ def test_caption_tells_the_picture():
 
 
 def test_torch_call_reads_as_code():
-    call = cut("layer_token", (4, 6, 3, 3)).torch_call()
+    call = torch_call(cut("layer_token", (4, 6, 3, 3)))
     assert call.constructor == "nn.LayerNorm(normalized_shape=6, eps=1e-05, elementwise_affine=True)"
     assert call.forward == "layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)"

@@ -15,12 +15,14 @@ from torch.func import functional_call
 from normviz.clinic.examine import guessed_batch, inspect, unwrapped
 from normviz.clinic.layers import Layer
 from normviz.clinic.plan import small
+from normviz.clinic.report import table_row
 from normviz.clinic.watch import ForwardError, alike, in_mode, place_of, run, silent, tensors, untouched
 from normviz.fields import unknown
 from normviz.lab.folding import absorb_input, absorb_output, straight_line
 from normviz.norms import METHODS, divisors
 from normviz.norms.dependence import resized
 from normviz.norms.permuted import Permuted
+from normviz.picture.text import plural
 
 
 @dataclass
@@ -37,7 +39,7 @@ class Changes:
     error: float = 0.0
 
     def __str__(self) -> str:
-        layers = f"{len(self.done)} norm layer{'s' * (len(self.done) != 1)}"
+        layers = plural(len(self.done), "norm layer")
         head = f"{type(self.model).__name__}: {layers} changed, {len(self.refused)} left"
         rows = [f"  {mark} {name}: {text}" for name, mark, text in self._rows()]
         return "\n".join([f"{head}; outputs moved by {self.error:.1g}", *rows])
@@ -48,8 +50,7 @@ class Changes:
         return [(n, "✓", t) for n, t in self.done.items()] + [(n, "–", t) for n, t in self.refused.items()]
 
     def _repr_html_(self) -> str:
-        rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in self._rows())
-        return f"<p>{escape(str(self).splitlines()[0])}</p><table>{rows}</table>"
+        return f"<p>{escape(str(self).splitlines()[0])}</p><table>{''.join(map(table_row, self._rows()))}</table>"
 
 
 def fold_batchnorm(model: nn.Module, batch=None, *, tolerance: float = 1e-3) -> Changes:
@@ -180,22 +181,19 @@ def _replacement(old: nn.Module, layer: Layer, method: str, num_groups: int | No
     affine, rest = _affine(old, layer)
     like = {"device": place_of(old).device, "dtype": place_of(old).dtype}
     eps = getattr(old, "eps", None) or getattr(old, "variance_epsilon", None) or 1e-5
-    last = row.feature_axis == "last"
     if row.grouped or method == "layer":
         groups = (num_groups or _groups(channels)) if row.grouped else 1
         if channels % groups:
             raise ValueError(f"num_groups={groups} does not divide its {channels} channels")
         new: nn.Module = nn.GroupNorm(groups, channels, eps=eps, **like)
-    elif last:
-        new = getattr(nn, row.torch_class)(channels, eps=eps, **like)
     else:
-        options = {"affine": True} if method == "instance" else {}
-        new = getattr(nn, row.torch_class.format(d=max(1, rank - 2)))(channels, eps=eps, **options, **like)
+        make = getattr(nn, row.torch_class.format(d=max(1, rank - 2)))
+        new = make(channels, eps=eps, **{row.torch_affine: True}, **like)
     for name, values in zip(("weight", "bias"), affine, strict=True):
         if (own := getattr(new, name, None)) is not None:
             own.data.copy_(values)
             own.requires_grad_(all(p.requires_grad for p in old.parameters()))
-    to = rank - 1 if last else 1
+    to = rank - 1 if row.feature_axis == "last" else 1
     if layer.channel != to:
         new = Permuted(new, (("movedim", (layer.channel, to)),), (("movedim", (to, layer.channel)),))
     return new if isinstance(rest, nn.Identity) else nn.Sequential(new, rest)

@@ -43,14 +43,17 @@ class Finding:
 
 @dataclass
 class Circumstances:
-    """What a rule may know beside the layer: the model, its flow, samples in the batch, batches to a step."""
+    """What a rule may know beside the layer: the model, its flow, samples in the batch, batches to a step.
+
+    padded: share of the positions; trained: whether any layer's running statistics have seen a batch.
+    """
 
     model: nn.Module
     flow: Flow
-    samples: int | None = None
-    accumulate: int = 1
-    padded: float = 0.0
-    trained: bool = False
+    samples: int | None
+    accumulate: int
+    padded: float
+    trained: bool
 
     def module(self, name: str) -> nn.Module:
         return self.model.get_submodule(name)
@@ -305,9 +308,7 @@ def foldable(layer, seen):
 
 def _untouched(layer: Layer, seen: Circumstances) -> bool:
     """Whether the running statistics are 0 and 1 to the last bit."""
-    module = seen.module(layer.name)
-    expected = {"mean": 0.0, "var": 1.0}
-    kept = [(module._buffers[name], expected[kind]) for kind, name in layer.running.items()]
+    kept = [(seen.module(layer.name)._buffers[name], kind == "var") for kind, name in layer.running.items()]
     return bool(kept) and not layer.tracked and all(bool(torch.all(b == value)) for b, value in kept)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import NamedTuple
 
 import torch
@@ -85,7 +86,7 @@ class Flow(TorchFunctionMode):
         super().__init__()
         self.uses: dict[str, list[Use]] = {}
         self.beyond: dict[str, list[Use]] = {}
-        self.calls: dict[str, int] = {}
+        self.calls: Counter[str] = Counter()
         self.watching = True
         self._made = WeakTensorKeyDictionary()
         self._stack: list[str] = []
@@ -104,7 +105,7 @@ class Flow(TorchFunctionMode):
             heavy = any(p is not None for p in own) and not isinstance(visit.module, nn.PReLU)
             if isinstance(out, Tensor) and (linear or heavy or out not in self._made):
                 self.uses.setdefault(visit.name, [])
-                self.calls[visit.name] = self.calls.get(visit.name, 0) + 1
+                self.calls[visit.name] += 1
                 places = tuple(zip(out.shape, out.stride(), strict=True))
                 self._made[out] = _Made(visit.name, places, tuple(range(out.ndim)), out.ndim, True)
                 if linear:
@@ -141,17 +142,14 @@ class Flow(TorchFunctionMode):
             uses = self.uses if made.direct else self.beyond
             uses.setdefault(made.by, []).append(Use(by, made.seen_as(t), made.rank))
 
-    def _source(self, t: Tensor) -> tuple[str, tuple[int | None, ...]] | None:
-        made = self._made.get(t)
-        return made and (made.by, made.seen_as(t))
-
     def _follow(self, func, args, kwargs, t: Tensor, out) -> None:
         """Notes where `out` comes from, if it is a function of one norm layer's output alone and keeps axes of it."""
         prelu = getattr(func, "__name__", "") == "prelu"  # the one activation with a weight
         slope = (*args, *kwargs.values())[1] if prelu else None
         made, given = self._made[t], [x for x in tensors((args, kwargs)) if x.ndim and x is not slope]
         like = isinstance(out, Tensor) and out.is_floating_point() and out.ndim == t.ndim
-        if not like or made.by in self._mixing or any(self._source(x) != self._source(t) for x in given):
+        sources = {(m := self._made.get(x)) and (m.by, m.seen_as(x)) for x in given}
+        if not like or made.by in self._mixing or sources - {(made.by, made.seen_as(t))}:
             return
 
         def keeps(axis: int) -> bool:

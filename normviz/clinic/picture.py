@@ -8,6 +8,7 @@ from normviz.norms import AXIS_NAMES, Axes
 from normviz.picture.block import Cells, block, cells_legend
 from normviz.picture.color import MUTED
 from normviz.picture.scene import Box, Label, Scene, moved, paragraph
+from normviz.picture.text import plural
 
 
 def sets_scene(axes: Axes, labels: np.ndarray, heading: str) -> Scene:
@@ -15,7 +16,7 @@ def sets_scene(axes: Axes, labels: np.ndarray, heading: str) -> Scene:
     sets = int(labels.max()) + 1
     named = ", ".join(f"{letter}={n} ({AXIS_NAMES[letter]})" for n, letter in zip(*axes, strict=True))
     cells = Cells.of(axes, labels, np.zeros(labels.shape))
-    alt = f"{heading}; tensor {named}; {sets} set{'s' * (sets != 1)} of {labels.size // sets} cells. {cells.left_out()}"
+    alt = f"{heading}; tensor {named}; {plural(sets, 'set')} of {labels.size // sets} cells. {cells.left_out()}"
     width, height = 430, 400
     foot = paragraph(alt.strip(), 12, 0, width - 24, color=MUTED)
     top = height - 16 * len(foot) - 14

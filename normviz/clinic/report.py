@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from html import escape
 from textwrap import fill
@@ -11,6 +11,7 @@ from textwrap import fill
 from normviz.clinic.findings import SEVERITIES, Finding
 from normviz.clinic.layers import Layer
 from normviz.fields import unknown
+from normviz.picture.text import plural
 
 _COLUMNS = ("layer", "class", "input", "shares", "company", "σ, batch / running", "outlier / bound", "folds into")
 _STYLE = """.nv{font:14px/1.45 sans-serif;color:#1A1A1A;background:#FFF} .nv table{border-collapse:collapse}
@@ -63,7 +64,7 @@ class Report:
         for found in self.findings:
             groups.setdefault((found.severity, found.kind, found.advice), []).append(found)
         return [
-            (severity, _where([f.layer for f in group]), group[0].text + _others(group), advice)
+            (severity, _where([f.layer for f in group]), _first([f.text for f in group]), advice)
             for (severity, _, advice), group in groups.items()
         ]
 
@@ -72,8 +73,8 @@ class Report:
         """One sentence: how many layers there are, what they share, how much was found."""
         cuts = Counter(layer.cut for layer in self)
         parts = ", ".join(f"{count} × {name}" for name, count in cuts.most_common()) or "none"
-        counts = ", ".join(f"{len(self.of(s))} {s}{'s' * (len(self.of(s)) != 1)}" for s in SEVERITIES)
-        return f"{self.model}: {len(self)} norm layer{'s' * (len(self) != 1)} ({parts}); {counts}"
+        counts = ", ".join(plural(len(self.of(severity)), severity) for severity in SEVERITIES)
+        return f"{self.model}: {plural(len(self), 'norm layer')} ({parts}); {counts}"
 
     def __str__(self) -> str:
         lines = [fill(self.summary, 110)]
@@ -85,17 +86,13 @@ class Report:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f'<tr><td class="{severity}">{severity}</td>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
-            for severity, *cells in self.groups()
-        )
-        head = "<tr><th>severity</th><th>layer</th><th>what was found</th><th>what to do</th></tr>"
-        table = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in _row(layer))}</tr>" for layer in self)
-        columns = "".join(f"<th>{escape(name)}</th>" for name in _COLUMNS)
+        head = table_row(("severity", "layer", "what was found", "what to do"), "th")
+        found = "".join(table_row(cells).replace("<td>", f'<td class="{cells[0]}">', 1) for cells in self.groups())
+        layers = table_row(_COLUMNS, "th") + "".join(table_row(_cells(layer)) for layer in self)
         return (
             f'<div class="nv"><style>{_STYLE}</style><p>{escape(self.summary)}</p>'
-            f"<div><table>{head}{rows}</table></div><details><summary>All norm layers</summary>"
-            f"<div><table><tr>{columns}</tr>{table}</table></div></details></div>"
+            f"<div><table>{head}{found}</table></div><details><summary>All norm layers</summary>"
+            f"<div><table>{layers}</table></div></details></div>"
         )
 
     def to_html(self) -> str:
@@ -113,20 +110,21 @@ def _where(names: list[str]) -> str:
     return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
 
 
-def _others(group: list[Finding]) -> str:
-    return "" if len({f.text for f in group}) == 1 else " (the first of them)"
+def _first(texts: list[str]) -> str:
+    return texts[0] + " (the first of them)" * (len(set(texts)) > 1)
 
 
-def _row(layer: Layer) -> tuple[str, ...]:
-    company = {
-        (False, False): "no",
-        (True, False): "in training",
-        (True, True): "always",
-        (False, True): "in evaluation",
-    }
+def table_row(cells: Iterable[str], tag: str = "td") -> str:
+    """A row of an HTML table."""
+    return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
+
+
+def _cells(layer: Layer) -> tuple[str, ...]:
+    """What `_COLUMNS` says of a layer."""
+    company = (("no", "in evaluation"), ("in training", "always"))
     return (
         layer.name, layer.kind, "×".join(map(str, layer.shape)), layer.cut,
-        company[layer.company(training=True), layer.company(training=False)],
+        company[layer.company(training=True)][layer.company(training=False)],
         f"{layer.gap[1]:.2g}" if layer.gap else "",
         f"{layer.outlier:.3g} / {layer.bound:.3g}" if layer.outlier else "",
         ", ".join(layer.folds_into) or layer.why_not,

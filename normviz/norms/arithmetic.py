@@ -23,7 +23,7 @@ class RunningStats(NamedTuple):
     count: Any = None
 
     @classmethod
-    def fresh(cls, num_features: int, *, like=None, dtype=None, device=None) -> RunningStats:
+    def fresh(cls, num_features: int, *, like=None) -> RunningStats:
         """Mean 0 and variance 1, as a new `nn.BatchNorm2d` starts.
 
         like: a tensor or array whose kind, dtype and device they take; by default float32 torch tensors.
@@ -32,10 +32,8 @@ class RunningStats(NamedTuple):
             return cls(np.zeros(num_features, like.dtype), np.ones(num_features, like.dtype), np.zeros((), np.int64))
         import torch
 
-        if like is not None:
-            dtype, device = like.dtype, like.device
-        mean = torch.zeros(num_features, dtype=dtype or torch.float32, device=device)
-        return cls(mean, torch.ones_like(mean), torch.zeros((), dtype=torch.long, device=device))
+        like = torch.empty(0, dtype=torch.float32) if like is None else like
+        return cls(like.new_zeros(num_features), like.new_ones(num_features), like.new_zeros((), dtype=torch.long))
 
 
 class Steps:

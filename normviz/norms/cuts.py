@@ -7,13 +7,16 @@ import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from normviz.fields import unknown
-from normviz.norms.layers import TorchCall, torch_call
+from normviz.norms.layers import torch_call
 from normviz.norms.table import LAYOUTS, METHODS, ROLES, Method, method_row
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class Statistics(NamedTuple):
@@ -163,17 +166,16 @@ class Cut:
         sets, values, formula = self.count
         return f"{text}{sets} set{'s' if sets > 1 else ''} in all ({formula} = {values} statistics)."
 
-    def torch_call(self, **options) -> TorchCall:
-        """How torch spells the method on this shape: `torch_call` with its options eps, momentum and affine."""
-        return torch_call(self, **options)
+    def torch_layer(self, *, dtype=None, device=None, **options):
+        """The `torch.nn` module that does the same, wrapped where torch wants other axes.
 
-    def torch_layer(self, *, eps=1e-5, momentum=0.1, affine=True, dtype=None, device=None):
-        """The `torch.nn` module that does the same, wrapped where torch wants other axes.  Raises as `torch_layer`."""
-        return self.torch_call(eps=eps, momentum=momentum, affine=affine).build(dtype, device)
+        options: eps, momentum and affine, torch's own.  Raises as `torch_layer`.
+        """
+        return torch_call(self, **options).build(dtype, device)
 
     def snippet(self, eps: float = 1e-5, gamma: float = 1.0, beta: float = 0.0, double: bool = False) -> str:
         """PyTorch code that does the same to x; double: for a float64 x, which layers made in float32 turn down."""
-        call = self.torch_call(eps=eps)
+        call = torch_call(self, eps=eps)
         lines = [f"layer = {call.constructor}" + (".double()" if double else "")]
         if gamma != 1:
             lines.append(f"nn.init.constant_(layer.weight, {gamma:g})")
@@ -252,3 +254,15 @@ def count_statistics(
 ) -> Statistics:
     """How many sets and statistics a method has on a tensor of `shape`: `cut(…).count`, errors as there."""
     return cut(method, shape, num_groups, layout).count
+
+
+def torch_layer(
+    method, shape, num_groups=None, *, eps=1e-5, momentum=0.1, affine=True, layout="NCHW", dtype=None, device=None
+) -> nn.Module:
+    """The `torch.nn` module that agrees with `normalize` on tensors of `shape`, wrapped where torch wants other axes.
+
+    method, shape, num_groups, layout: as in `cut`; eps, momentum, affine: torch's own.
+    Raises what `cut` raises, and ValueError for eps below 0 or not finite, or a momentum outside of 0 to 1.
+    """
+    sets = cut(method, shape, num_groups, layout)
+    return sets.torch_layer(eps=eps, momentum=momentum, affine=affine, dtype=dtype, device=device)

@@ -81,17 +81,3 @@ def torch_call(cut: Cut, *, eps: float = 1e-5, momentum: float | None = 0.1, aff
     elif "{d}" in row.torch_class and not axes.positions and "sample" not in row.over:
         turns = ("unsqueeze", (-1,)), ("squeeze", (-1,))  # torch would read (N, C) as one sample of shape (C, L)
     return TorchCall(row.torch_class.format(d=max(1, len(axes.positions))), arguments, turns[:1], turns[1:])
-
-
-def torch_layer(
-    method, shape, num_groups=None, *, eps=1e-5, momentum=0.1, affine=True, layout="NCHW", dtype=None, device=None
-) -> nn.Module:
-    """The `torch.nn` module that agrees with `normalize` on tensors of `shape`, wrapped where torch wants other axes.
-
-    method, shape, num_groups, layout: as in `cut`; eps, momentum, affine: torch's own.
-    Raises what `cut` raises, and ValueError for eps below 0 or not finite, or a momentum outside of 0 to 1.
-    """
-    from normviz.norms.cuts import cut
-
-    sets = cut(method, shape, num_groups, layout)
-    return sets.torch_layer(eps=eps, momentum=momentum, affine=affine, dtype=dtype, device=device)

@@ -53,58 +53,50 @@ def _row(key: str, short: str, name: str, over: str, **columns: Any) -> Method:
     return Method(key, short, name, frozenset(over.split()), **{"family": name} | columns)
 
 
-METHODS: Mapping[str, Method] = MappingProxyType(
-    {
-        row.key: row
-        for row in (
-            _row(
-                "batch", "BN", "BatchNorm", "sample position", color=VERMILION,
-                torch_class="BatchNorm{d}d", torch_size="num_features", torch_affine="affine", feature_axis="first",
-                running=True, single_value="refuse",
-                aim="the ellipsoid of all, √3·σ, made round",
-                used_in="convolutional networks with large batches (ResNet)",
-                source="Ioffe & Szegedy 2015, arXiv:1502.03167",
-            ),
-            _row(
-                "layer", "LN", "LayerNorm (whole sample)", "channel position", color=BLUE, family="LayerNorm",
-                torch_class="LayerNorm", torch_size="normalized_shape", torch_affine="elementwise_affine",
-                feature_axis="any", affine_per="sample",
-                used_in="recurrent networks; the LN cube of the Group Normalization paper",
-                source="Ba, Kiros & Hinton 2016, arXiv:1607.06450",
-            ),
-            _row(
-                "layer_token", "LN", "LayerNorm (per token)", "channel", color=BLUE, family="LayerNorm",
-                torch_class="LayerNorm", torch_size="normalized_shape", torch_affine="elementwise_affine",
-                feature_axis="last",
-                aim="where plane and sphere meet: a circle",
-                used_in="transformers, ViT, ConvNeXt",
-                source="Ba, Kiros & Hinton 2016, arXiv:1607.06450; Vaswani et al. 2017, arXiv:1706.03762",
-            ),
-            _row(
-                "instance", "IN", "InstanceNorm", "position", color=PURPLE,
-                torch_class="InstanceNorm{d}d", torch_size="num_features", torch_affine="affine", feature_axis="first",
-                single_value="refuse",
-                used_in="style transfer, image generation",
-                source="Ulyanov, Vedaldi & Lempitsky 2016, arXiv:1607.08022",
-            ),
-            _row(
-                "group", "GN", "GroupNorm", "channel position", color=GREEN,
-                torch_class="GroupNorm", torch_size="num_channels", torch_affine="affine", feature_axis="first",
-                grouped=True, single_value="alone",
-                used_in="detection, segmentation and diffusion models, where batches are small",
-                source="Wu & He 2018, arXiv:1803.08494",
-            ),
-            _row(
-                "rms", "RMS", "RMSNorm", "channel", color=PURPLE,
-                torch_class="RMSNorm", torch_size="normalized_shape", torch_affine="elementwise_affine",
-                feature_axis="last", centred=False,
-                aim="the whole sphere of radius √3",
-                used_in="large language models (Llama)",
-                source="Zhang & Sennrich 2019, arXiv:1910.07467",
-            ),
-        )
-    }
+#: What torch's modules of one kind are told alike
+_FIRST = {"torch_size": "num_features", "torch_affine": "affine", "feature_axis": "first"}
+_LAST = {"torch_size": "normalized_shape", "torch_affine": "elementwise_affine", "feature_axis": "last"}
+_ROWS = (
+    _row(
+        "batch", "BN", "BatchNorm", "sample position", color=VERMILION, torch_class="BatchNorm{d}d", **_FIRST,
+        running=True, single_value="refuse",
+        aim="the ellipsoid of all, √3·σ, made round",
+        used_in="convolutional networks with large batches (ResNet)",
+        source="Ioffe & Szegedy 2015, arXiv:1502.03167",
+    ),
+    _row(
+        "layer", "LN", "LayerNorm (whole sample)", "channel position", color=BLUE, family="LayerNorm",
+        torch_class="LayerNorm", **_LAST | {"feature_axis": "any"}, affine_per="sample",
+        used_in="recurrent networks; the LN cube of the Group Normalization paper",
+        source="Ba, Kiros & Hinton 2016, arXiv:1607.06450",
+    ),
+    _row(
+        "layer_token", "LN", "LayerNorm (per token)", "channel", color=BLUE, family="LayerNorm",
+        torch_class="LayerNorm", **_LAST,
+        aim="where plane and sphere meet: a circle",
+        used_in="transformers, ViT, ConvNeXt",
+        source="Ba, Kiros & Hinton 2016, arXiv:1607.06450; Vaswani et al. 2017, arXiv:1706.03762",
+    ),
+    _row(
+        "instance", "IN", "InstanceNorm", "position", color=PURPLE, torch_class="InstanceNorm{d}d", **_FIRST,
+        single_value="refuse",
+        used_in="style transfer, image generation",
+        source="Ulyanov, Vedaldi & Lempitsky 2016, arXiv:1607.08022",
+    ),
+    _row(
+        "group", "GN", "GroupNorm", "channel position", color=GREEN,
+        torch_class="GroupNorm", **_FIRST | {"torch_size": "num_channels"}, grouped=True, single_value="alone",
+        used_in="detection, segmentation and diffusion models, where batches are small",
+        source="Wu & He 2018, arXiv:1803.08494",
+    ),
+    _row(
+        "rms", "RMS", "RMSNorm", "channel", color=PURPLE, torch_class="RMSNorm", **_LAST, centred=False,
+        aim="the whole sphere of radius √3",
+        used_in="large language models (Llama)",
+        source="Zhang & Sennrich 2019, arXiv:1910.07467",
+    ),
 )  # fmt: skip
+METHODS: Mapping[str, Method] = MappingProxyType({row.key: row for row in _ROWS})
 
 
 def method_row(method: str | Method) -> Method:
