@@ -175,9 +175,7 @@ def _loopback() -> Finding:
 
 
 def _browser() -> Finding:
-    named = os.environ.get("NORMVIZ_CHROMIUM")
-    found = named or next(filter(None, map(shutil.which, CHROMIUMS)), None)
-    if found:
+    if os.environ.get("NORMVIZ_CHROMIUM") or any(map(shutil.which, CHROMIUMS)):
         return Finding("ok", "Chromium", "there, for the browser tests")
     return Finding("note", "Chromium", f"none of {', '.join(CHROMIUMS)}; the browser tests are skipped")
 

@@ -47,7 +47,7 @@ def locked(folder, wait: bool = True, name: str = ".lock") -> Iterator[None]:
 
     lock = FileLock(Path(folder) / name)
     try:
-        lock.acquire(timeout=-1 if wait else 0)
+        held = lock.acquire(timeout=-1 if wait else 0)
     except Timeout:
         raise BlockingIOError(errno.EAGAIN, "in use by another process", str(folder)) from None
     except OSError as error:
@@ -55,10 +55,8 @@ def locked(folder, wait: bool = True, name: str = ".lock") -> Iterator[None]:
             raise
         yield  # a file system without locks
         return
-    try:
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}

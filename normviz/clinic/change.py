@@ -195,7 +195,7 @@ def _replacement(old: nn.Module, layer: Layer, method: str, num_groups: int | No
             own.requires_grad_(all(p.requires_grad for p in old.parameters()))
     to = rank - 1 if row.feature_axis == "last" else 1
     if layer.channel != to:
-        new = Permuted(new, (("movedim", (layer.channel, to)),), (("movedim", (to, layer.channel)),))
+        new = Permuted(new, ("movedim", (layer.channel, to)), ("movedim", (to, layer.channel)))
     return new if isinstance(rest, nn.Identity) else nn.Sequential(new, rest)
 
 

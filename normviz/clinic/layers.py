@@ -329,8 +329,7 @@ def _measure_gap(layer: Layer, module: nn.Module, mean: Tensor, var: Tensor) -> 
         off = (mean - stored_mean).abs() / stored_var.clamp_min(1e-12).sqrt()
         ratio = (var / stored_var.clamp_min(1e-12)).sqrt()
         gap = float(off[live].median()), float(ratio[live].median())
-        if layer.gap is None or abs(math.log(gap[1])) + gap[0] > abs(math.log(layer.gap[1])) + layer.gap[0]:
-            layer.gap = gap
+        layer.gap = max(filter(None, (layer.gap, gap)), key=lambda gap: abs(math.log(gap[1])) + gap[0])
 
 
 def moved_by_padding(layer: Layer, visit: Visit, real: Tensor) -> float:

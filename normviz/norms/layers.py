@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 class TorchCall(NamedTuple):
     """The torch module that a method stands for, and how the tensor is turned to suit it.
 
-    `before` and `after` are tensor methods with their arguments, such as ("permute", (0, 2, 3, 1)).
+    `before` and `after` are a tensor method with its arguments, such as ("permute", (0, 2, 3, 1)), where it is turned.
     """
 
     name: str
     arguments: dict[str, Any]
-    before: tuple[tuple[str, tuple], ...] = ()
-    after: tuple[tuple[str, tuple], ...] = ()
+    before: tuple[str, tuple] | None = None
+    after: tuple[str, tuple] | None = None
 
     @property
     def constructor(self) -> str:
@@ -28,10 +28,8 @@ class TorchCall(NamedTuple):
 
     @property
     def forward(self) -> str:
-        def chain(ops):
-            return "".join(f".{name}({', '.join(map(repr, arguments))})" for name, arguments in ops)
-
-        return f"layer(x{chain(self.before)}){chain(self.after)}"
+        before, after = (turn and f".{turn[0]}({', '.join(map(repr, turn[1]))})" for turn in (self.before, self.after))
+        return f"layer(x{before or ''}){after or ''}"
 
     def build(self, dtype=None, device=None) -> nn.Module:
         """The module, between the turns that it needs."""
@@ -80,4 +78,4 @@ def torch_call(cut: Cut, *, eps: float = 1e-5, momentum: float | None = 0.1, aff
             turns = ("flatten", (0, 1)), ("reshape", (-1, *axes.shape[1:]))
     elif "{d}" in row.torch_class and not axes.positions and "sample" not in row.over:
         turns = ("unsqueeze", (-1,)), ("squeeze", (-1,))  # torch would read (N, C) as one sample of shape (C, L)
-    return TorchCall(row.torch_class.format(d=max(1, len(axes.positions))), arguments, turns[:1], turns[1:])
+    return TorchCall(row.torch_class.format(d=max(1, len(axes.positions))), arguments, *turns)
