@@ -8,6 +8,7 @@ its function, never written down by hand.  Notebook 08 prints the ledger, the RE
 from __future__ import annotations
 
 import statistics
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -17,22 +18,19 @@ from normviz import count_statistics, torch_layer
 from normviz.arms import PHOTOGRAPHS, REGIMES
 from normviz.costs import device_words
 from normviz.files import insert_between
-from normviz.lab.compare import accuracies, difference, fates, lost_in_evaluation, spread, trained
+from normviz.lab.compare import accuracies, difference, fates, lost_in_evaluation, matched, spread, trained
 from normviz.lab.conclusions import (
     ARM_WORDS,
+    Arms,
     Runs,
     conclude,
     crashes_when_tuned,
     fair,
     fates_by_arm,
     half,
-    of_setting,
-    outcome,
-    paired,
+    memory_study,
     slot,
 )
-from normviz.lab.history import History
-from normviz.lab.studies import SLOTS
 from normviz.lab.timing import NETWORK_NAMES, load_costs
 from normviz.lab.verdicts import verdict
 from normviz.norms.dependence import computed_sets, moved_by_neighbours
@@ -70,17 +68,23 @@ def counted(where: list[str]) -> str:
     return f"{listed(dict.fromkeys(where))} ({len(where)} run{'s' * (len(where) > 1)})"
 
 
+def split(held: dict) -> tuple[list, list]:
+    """The regimes that agree, and those that do not."""
+    return [words for words, yes in held.items() if yes], [words for words, yes in held.items() if not yes]
+
+
 def _counts(runs: Runs) -> Finding:
-    shape = (4, 8, 4, 4)
-    token, sample = (count_statistics(method, shape) for method in ("layer_token", "layer"))
+    shape = n, _, h, w = (4, 8, 4, 4)
+    token, sample, batch = (count_statistics(method, shape) for method in ("layer_token", "layer", "batch"))
+    sentence = (
+        f"True of the LayerNorm that normalizes each token by itself; over a whole sample it has {sample.formula}."
+    )
     numbers = (
         f"N×C×H×W = {shape}: LayerNorm per token {token.formula} = {token.values} statistics, over the whole sample "
-        f"{sample.formula} = {sample.values}, BatchNorm {count_statistics('batch', shape).values}"
+        f"{sample.formula} = {sample.values}, BatchNorm {batch.values}"
     )
-    if token.formula == sample.formula:
-        return Finding(HOLDS, "True of every LayerNorm.", numbers)
-    only = "True of the LayerNorm that normalizes each token by itself; over a whole sample it has"
-    return Finding(PARTLY, f"{only} {sample.formula}.", numbers)
+    held = {"token": token.values == 2 * n * h * w, "sample": sample.values == 2 * n * h * w}
+    return Finding(among(held), sentence, numbers)
 
 
 def _at_inference(runs: Runs) -> Finding:
@@ -111,73 +115,75 @@ def _at_inference(runs: Runs) -> Finding:
 def _sequences(runs: Runs) -> Finding:
     """That LN is the standard is history; what runs can say is where it is ahead of every way to use BN."""
     ways = {"bn-input": "on the input", "bn-step": "per step", "bn": "shared", "bn-padded": "with padding"}
-    parts, words = [], {}
+    state = {"ahead": "ahead of", "level": "level with", "not decided": "neither ahead of nor behind"}
+    parts, where = [], {}
     for name, regime in (("gru", "sequences as long as in training"), ("gru-longer", "longer ones")):
         ln, *rivals = (runs("sequences", arm, name) for arm in ("ln", *ways))
         gap = difference(ln, max(rivals, key=lambda these: statistics.mean(accuracies(these))))
-        words.setdefault(gap.word, []).append(regime)
+        where.setdefault(state.get(gap.word, gap.word), []).append(regime)
         of_bn = ", ".join(f"{way} {spread(accuracies(r))}" for way, r in zip(ways.values(), rivals, strict=True))
         parts.append(f"{regime}: LN {spread(accuracies(ln))}, BN {of_bn}; LN to the best BN {gap.points} points")
-    state = {
-        "ahead": "ahead of", "level": "level with", "behind": "behind",
-        "not decided": "neither ahead of nor behind",
-    }  # fmt: skip
-    where = listed(f"{state[word]} the best BatchNorm on {listed(of)}" for word, of in words.items())
     sentence = (
-        f"That it is the standard is history and cannot be measured; in our small GRU LN is {where}, "
+        "That it is the standard is history and cannot be measured; in our small GRU LN is "
+        f"{listed(f'{words} the best BatchNorm on {listed(of)}' for words, of in where.items())}, "
         "as far as five seeds can tell."
     )
     return Finding(UNDECIDED, sentence, f"test accuracy: {'. '.join(parts)}")
 
 
-def regimes(runs: Runs) -> dict[str, dict[str, list[History]]]:
+def regimes(runs: Runs) -> dict[str, Arms]:
     """By regime in words: all runs of the three main arms as they are, first the early seeds, then the judged ones.
 
     On CIFAR-10, where it is recorded, every arm has the optimizer that was best for it.
     """
-    table = {}
-    for regime, words in REGIMES.items():
-        later = "memory-deep" if regime == "deep" else "memory"
-        table[words] = {
-            arm: runs(regime, arm) + of_setting(runs.maybe(later, arm, regime), {}, regime) for arm in ARM_WORDS
-        }
-    for name, words in PHOTOGRAPHS.items():
-        arms = {arm: runs.maybe("cifar10-judged", arm, name) for arm in ARM_WORDS}
-        if all(len(these) > 1 for these in arms.values()):
-            table[words] = arms
-    return table
+    table = {
+        words: {arm: runs(name, arm) + runs.plain(memory_study(name), arm, name) for arm in ARM_WORDS}
+        for name, words in REGIMES.items()
+    }
+    photographs = {words: runs.main("cifar10-judged", name) for name, words in PHOTOGRAPHS.items()}
+    return table | {words: arms for words, arms in photographs.items() if all(len(of) > 1 for of in arms.values())}
+
+
+def failures(groups: dict[str, Arms]) -> dict[str, list[str]]:
+    """How BN ends where LN of the same seed trains: for each way, the regimes of its runs in words."""
+    ways: dict[str, list[str]] = defaultdict(list)
+    for words, arms in groups.items():
+        for ln, bn in matched(arms["ln"], arms["bn"]):
+            if verdict(ln).kind != "trained":
+                continue
+            kind, _, why = verdict(bn)
+            if kind in ("crashed", "diverged"):
+                learned = kind == "crashed" or "having learned" in why
+                kind = "shocked" if bn.recipe.sigma_from > 0 else "own" if learned else "broken"
+            ways[kind].append(words)
+            if lost_in_evaluation(bn):
+                ways["not finite"].append(words)
+    return ways
 
 
 def _crash(runs: Runs) -> Finding:
     """An existence claim: answered by a case, and each way of failing is a case of its own."""
-    parts, ways = [], {"own": [], "broken": [], "stalled": [], "delayed": [], "shocked": [], "not finite": []}
+    plain = regimes(runs)
     float16 = {f"SwiGLU with {batch:,} images a step": arms for batch, arms in half(runs, clip=None).items()}
-    for words, arms in (regimes(runs) | float16).items():
-        parts.append(f"{'float16, ' if words in float16 else ''}{words}: {fates_by_arm(arms)}")
-        for ln, bn in paired(arms["ln"], arms["bn"]):
-            if verdict(ln).kind != "trained":
-                continue
-            kind = verdict(bn).kind
-            if kind in ("crashed", "diverged"):
-                by_itself = "own" if kind == "crashed" or "having learned" in verdict(bn).why else "broken"
-                kind = "shocked" if bn.recipe.sigma_from > 0 else by_itself
-            if kind in ways and (words not in float16 or kind in ("own", "broken")):
-                ways[kind].append(words)
-            if lost_in_evaluation(bn) and words not in float16:
-                ways["not finite"].append(words)
-    own, broken = ways.pop("own"), ways.pop("broken")
+    numbers = ". ".join(
+        f"{which}{words}: {fates_by_arm(arms)}"
+        for which, groups in (("", plain), ("float16, ", float16))
+        for words, arms in groups.items()
+    )
+    ways, of_float16 = failures(plain), failures(float16)
+    own, broken = (ways[way] + of_float16[way] for way in ("own", "broken"))
     happens = {
         "stalled": "never starts", "delayed": "is slow", "shocked": "crashes when we shift the data in mid-run",
         "not finite": "ends with a test loss that is not finite",
     }  # fmt: skip
-    seen = [f"{happens[way]} in {counted(where)}" for way, where in ways.items() if where]
-    by_itself = f"BN crashed by itself, after having learned, in {listed(dict.fromkeys(own))}." if own else ""
-    sentence = by_itself or "No BN run of ours learns and then crashes by itself where LN trains."
+    seen = [f"{words} in {counted(ways[way])}" for way, words in happens.items() if ways[way]]
+    sentence = "No BN run of ours learns and then crashes by itself where LN trains."
+    if own:
+        sentence = f"BN crashed by itself, after having learned, in {listed(dict.fromkeys(own))}."
     if broken:
         sentence = f"In float16 BN's loss stops being finite in {counted(broken)}, before it has learned. {sentence}"
     if seen:
         sentence += f" What does happen, where LN trains: BN {'; '.join(seen)}."
-    numbers = ". ".join(parts)
     try:
         tuned = [REGIMES[name] for name, arms in fair(runs).items() if crashes_when_tuned(arms)]
         numbers += f". Tuned: {conclude('fair', runs.folder).numbers}"
@@ -191,10 +197,6 @@ def _crash(runs: Runs) -> Finding:
 def _blame(runs: Runs) -> Finding:
     """By study `slot`: to blame only if every arm that leaves the FFN un-normalized trains less often."""
     slots = {REGIMES[name]: slot(runs, name) for name in ("heavy", "swiglu")}
-    parts = (
-        f"{words}: {'; '.join(f'{SLOTS[arm]} {outcome(these)}' for arm, these in group.runs.items())}"
-        for words, group in slots.items()
-    )
     # An arm that leaves the FFN without a norm and trains as often as the cured one acquits it
     bare, acquits = {"bn+embedln": "one LN after the patch embedding", "bn+gain": "a constant gain in it"}, []
     for arm, enough in bare.items():
@@ -205,12 +207,8 @@ def _blame(runs: Runs) -> Finding:
     sentence = f"It is in {listed(where)}" if where else "Not by itself"
     if acquits:
         sentence += f": without a norm in its FFN the BN network trains as often as the cured one, {listed(acquits)}"
-    return Finding(among(blamed), f"{sentence}.", f"trained, test accuracy; in the FFN's slot: {'. '.join(parts)}")
-
-
-def split(held: dict[str, bool]) -> tuple[list[str], list[str]]:
-    """The regimes that agree, and those that do not."""
-    return [words for words, yes in held.items() if yes], [words for words, yes in held.items() if not yes]
+    parts = ". ".join(f"{words}: {group.outcomes}" for words, group in slots.items())
+    return Finding(among(blamed), f"{sentence}.", f"trained, test accuracy; in the FFN's slot: {parts}")
 
 
 def _cure(runs: Runs) -> Finding:
@@ -226,19 +224,20 @@ def _cure(runs: Runs) -> Finding:
 
 
 def _level(runs: Runs) -> Finding:
-    parts, words = [], {}
+    parts, where = [], {"level": [], "ahead": [], "behind": [], "not decided": []}
     for name, arms in regimes(runs).items():
         gap = difference(arms["bn+ffnbn"], arms["ln"])
-        words.setdefault(gap.word, []).append(name)
+        where[gap.word].append(name)
         ln, cure = (spread(accuracies(arms[arm])) for arm in ("ln", "bn+ffnbn"))
         parts.append(f"{name}: LN {ln}, FFN-BN {cure}, difference {gap.points} points ({gap.word})")
-    names = {"level": "level", "ahead": "ahead", "behind": "behind", "not decided": "not surely either"}
-    where = listed(f"{name} in {listed(words[word])}" for word, name in names.items() if word in words)
-    kind = HOLDS if set(words) <= {"level", "ahead"} else PARTLY if {"level", "ahead"} & set(words) else NOT
-    if kind == NOT and "not decided" in words:
-        kind = UNDECIDED
+    where["not surely either"] = open_ = where.pop("not decided")
+    good = where["level"] + where["ahead"]
+    kind = PARTLY if good else UNDECIDED if open_ else NOT
+    if not (open_ or where["behind"]):
+        kind = HOLDS
+    words = listed(f"{word} in {listed(of)}" for word, of in where.items() if of)
     rule = "level: the 90 % interval over seeds and test images lies within 2 points"
-    return Finding(kind, f"The cured network is {where}.", f"test accuracy; {rule}. {'. '.join(parts)}")
+    return Finding(kind, f"The cured network is {words}.", f"test accuracy; {rule}. {'. '.join(parts)}")
 
 
 def _legacy(runs: Runs) -> Finding:
@@ -260,8 +259,8 @@ def _legacy(runs: Runs) -> Finding:
 def _speed(runs: Runs) -> Finding:
     if not (records := load_costs(runs.folder)):
         raise LookupError("still to be run: `python -m normviz bench`")
-    names = {"bn": "BN", "bn+ffnbn": "FFN-BN", "folded": "folded", "removed": "no norms at all"}
-    parts, faster, folded, ceilings = [], {}, {}, {}
+    names = ARM_WORDS | {"folded": "folded", "removed": "no norms at all"}
+    parts, faster, folded, ceilings = [], {}, {}, []
     for record in records:
         where, rows = device_words(record["environment"]), []
         for row in record["networks"]:
@@ -271,16 +270,15 @@ def _speed(runs: Runs) -> Finding:
             # About 20 % faster: at least 15 % more images a second, by the network that also trains
             faster[case, where] = gains["bn+ffnbn"] >= 15
             folded[case, where] = gains.get("folded", 0) >= 15
-            ceilings |= {(case, where): gains["removed"]} if "removed" in gains else {}
-            percent = (f"{names[arm]} {signed(gain)} %" for arm, gain in gains.items())
-            rows.append(f"{case}: {', '.join(percent)}")
+            ceilings += [gains["removed"]] if "removed" in gains else []
+            rows.append(f"{case}: {', '.join(f'{names[arm]} {signed(gain)} %' for arm, gain in gains.items())}")
         parts.append(f"{where}: {'; '.join(rows)}")
-    as_it_is, merged = (by_device(case for case, enough in of.items() if enough) for of in (faster, folded))
-    sentence = f"As it was trained, it is in {as_it_is}." if as_it_is else "As it was trained, it is nowhere."
+    as_it_is, merged = (by_device(split(of)[0]) for of in (faster, folded))
+    sentence = f"As it was trained, it is {f'in {as_it_is}' if as_it_is else 'nowhere'}."
     if merged:
         sentence += f" With its BatchNorms folded into the linear layers it is in {merged}."
     if ceilings:
-        low, high = (signed(end(ceilings.values())) for end in (min, max))
+        low, high = signed(min(ceilings)), signed(max(ceilings))
         sentence += f" Removing every norm, which no folding can beat, gains from {low} to {high} %."
     if {record["environment"]["device"] for record in records} == {"cpu"}:
         sentence += " A GPU was not measured."

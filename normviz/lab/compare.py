@@ -16,6 +16,20 @@ from normviz.lab.verdicts import verdict
 MARGIN = 0.02  # of accuracy: two arms are level if their difference surely lies within it
 
 
+def grouped(runs: Iterable[History], *fields: str) -> dict[tuple, list[History]]:
+    """Runs by the values of some fields of their recipes, in order of appearance."""
+    groups: dict[tuple, list[History]] = {}
+    for run in runs:
+        groups.setdefault(tuple(getattr(run.recipe, field) for field in fields), []).append(run)
+    return groups
+
+
+def matched(*groups: Iterable[History]) -> list[tuple[History, ...]]:
+    """Runs of equal seeds, one of each group, in the order of the first; what has no match is left out."""
+    by_seed = [{run.recipe.seed: run for run in group} for group in groups]
+    return [tuple(of[seed] for of in by_seed) for seed in by_seed[0] if all(seed in of for of in by_seed)]
+
+
 def trained(runs: Iterable[History]) -> int:
     """How many runs the verdict's rule calls trained."""
     return sum(verdict(run).kind == "trained" for run in runs)
@@ -61,12 +75,12 @@ class Interval(NamedTuple):
         return f"{self.mean:+.1f} [{self.low:+.1f}, {self.high:+.1f}]".replace("-", "−")
 
 
-def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """The mean of at least two values with Student's interval."""
+def mean_interval(values: Sequence[float]) -> Interval:
+    """The mean of at least two values with Student's 95 % interval."""
     from scipy.stats import t
 
     mean = statistics.fmean(values)
-    half = t.ppf((1 + confidence) / 2, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    half = t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
     return Interval(mean, mean - half, mean + half)
 
 
@@ -88,10 +102,10 @@ def difference(ours: Sequence[History], theirs: Sequence[History]) -> Difference
     """
     from scipy.stats import t
 
-    pairs = [(one, two) for one in ours for two in theirs if one.recipe.seed == two.recipe.seed]
+    pairs = matched(ours, theirs)
     if len(pairs) < 2:
         raise LookupError("two seeds at least are needed that both arms have")
-    by_seed = np.array([one.evals[-1]["accuracy"] - two.evals[-1]["accuracy"] for one, two in pairs])
+    by_seed = np.array([one - two for one, two in map(accuracies, pairs)])
     seeds = by_seed.var(ddof=1) / len(pairs)
     images = pairs[0][0].meta.get("test_images", 297)
     if all(run.hits is not None for pair in pairs for run in pair):
@@ -103,7 +117,7 @@ def difference(ours: Sequence[History], theirs: Sequence[History]) -> Difference
     error = math.sqrt(seeds + between)
     free = (seeds + between) ** 2 / (seeds**2 / (len(pairs) - 1) + between**2 / (images - 1)) if error else 1.0
     mean, half = float(by_seed.mean()), float(t.ppf(0.95, free)) * error
-    points = Interval(*(100 * value for value in (mean, mean - half, mean + half)))
+    points = Interval(100 * mean, 100 * (mean - half), 100 * (mean + half))
     if max(-points.low, points.high) <= 100 * MARGIN:
         word = "level"
     else:
@@ -111,11 +125,11 @@ def difference(ours: Sequence[History], theirs: Sequence[History]) -> Difference
     return Difference(points, word)
 
 
-def rank_correlation(x: Sequence[float], y: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Spearman's correlation with its interval by Fisher's z (Bonett & Wright 2000)."""
+def rank_correlation(x: Sequence[float], y: Sequence[float]) -> Interval:
+    """Spearman's correlation with its 95 % interval by Fisher's z (Bonett & Wright 2000)."""
     from scipy.stats import norm, spearmanr
 
     value = float(spearmanr(x, y).statistic)
-    half = norm.ppf((1 + confidence) / 2) * math.sqrt((1 + value**2 / 2) / (len(x) - 3))
+    half = norm.ppf(0.975) * math.sqrt((1 + value**2 / 2) / (len(x) - 3))
     z = math.atanh(max(-0.999999, min(0.999999, value)))
     return Interval(value, math.tanh(z - half), math.tanh(z + half))

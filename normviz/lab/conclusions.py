@@ -21,7 +21,9 @@ from normviz.lab.compare import (
     accuracies,
     difference,
     fates,
+    grouped,
     lost_in_evaluation,
+    matched,
     mean_interval,
     rank_correlation,
     spread,
@@ -30,7 +32,7 @@ from normviz.lab.compare import (
 )
 from normviz.lab.history import History
 from normviz.lab.recipe import preset
-from normviz.lab.studies import JUDGED, LENGTHS, POISONS, REMEDIES, SGD_RATES, SLOTS, STUDIES, tuned
+from normviz.lab.studies import JUDGED, LENGTHS, POISONS, REMEDIES, SLOTS, STUDIES, at_its_rate, tuned
 from normviz.lab.study import load_study, progress, results_folder
 
 
@@ -42,6 +44,8 @@ class Conclusion(NamedTuple):
 
 #: Arms of the main studies, in words.
 ARM_WORDS = {"ln": "LN", "bn": "BN", "bn+ffnbn": "FFN-BN"}
+
+Arms = dict[str, list[History]]  # runs by arm
 
 
 class Runs:
@@ -66,7 +70,7 @@ class Runs:
         Raises LookupError where it is not recorded.
         """
         fields |= {"arm": arm} if name is None else {"arm": arm, "name": name}
-        group = [run for run in self.all(study) if has(run, fields)]
+        group = having(self.all(study), fields)
         if not group:
             raise LookupError(f"study {study!r} has no run of arm {arm!r}")
         return group
@@ -78,42 +82,42 @@ class Runs:
         except LookupError:
             return []
 
+    def main(self, study: str, name: str | None = None, **fields) -> Arms:
+        """The main arms, each empty where it is not recorded."""
+        return {arm: self.maybe(study, arm, name, **fields) for arm in ARM_WORDS}
 
-def has(run: History, fields: dict) -> bool:
-    """Whether a run's recipe has these values."""
-    return all(getattr(run.recipe, field) == value for field, value in fields.items())
+    def plain(self, study: str, arm: str, name: str) -> list[History]:
+        """Runs of a regime without any of the interventions of study `memory`; empty where nothing is recorded."""
+        return of_setting(self.maybe(study, arm, name), {}, name)
+
+
+def having(runs: Iterable[History], fields: dict) -> list[History]:
+    """The runs whose recipes have these values."""
+    return [run for run in runs if all(getattr(run.recipe, field) == value for field, value in fields.items())]
 
 
 def of_setting(runs: Iterable[History], setting: dict, name: str) -> list[History]:
     """Those of a regime's runs that have exactly one of the interventions of study `memory`."""
-    if setting.get("optimizer") == "sgd":
-        setting = setting | {"lr": SGD_RATES[name]}
     touched = {"lr", *(field for each in (*REMEDIES.values(), *POISONS.values()) for field in each)}
-    plain = preset(name)
-    wanted = {"name": name, **{field: getattr(plain, field) for field in touched}, **setting}
-    return [run for run in runs if has(run, wanted)]
+    plain = {field: getattr(preset(name), field) for field in touched}
+    return having(runs, {"name": name, **plain, **at_its_rate(setting, name)})
 
 
-def paired(ours: Iterable[History], theirs: Iterable[History]) -> list[tuple[History, History]]:
-    """Runs of equal seeds, in the order of the first."""
-    by_seed = {run.recipe.seed: run for run in theirs}
-    return [(run, by_seed[run.recipe.seed]) for run in ours if run.recipe.seed in by_seed]
-
-
-def fates_by_arm(groups: dict[str, list[History]]) -> str:
+def fates_by_arm(groups: Arms) -> str:
     """What became of the runs of several arms."""
     return "; ".join(f"{ARM_WORDS[arm]} {fates(these)}" for arm, these in groups.items())
 
 
-def outcome(runs: list[History]) -> str:
-    """How many trained, and how accurate they are."""
-    return f"{trained_of(runs)}, {spread(accuracies(runs))}"
+def outcomes(groups: dict[str, list[History]]) -> str:
+    """How many runs of each group trained, and how accurate they are; groups without runs are left out."""
+    return "; ".join(
+        f"{words} {trained_of(runs)}, {spread(accuracies(runs))}" for words, runs in groups.items() if runs
+    )
 
 
 class Memory(NamedTuple):
     """Study `memory` in one regime."""
 
-    regime: str
     runs: dict[str, list[History]]  # by remedy, and "LN", "LN × 10", "LN × 100", "FFN-BN"
     closed: list[float]  # by seed: the part of the gap between BN and FFN-BN that forgetting closes
 
@@ -126,29 +130,26 @@ class Memory(NamedTuple):
         return "no" if len(self.closed) >= 5 else "open"
 
     @property
-    def poisoned(self) -> list[History]:
-        return self.runs["LN × 100"]
+    def enough(self) -> bool | None:
+        """Whether poison alone keeps LN from training; None: not recorded in five seeds."""
+        poisoned = self.runs["LN × 100"]
+        return trained(poisoned) <= 1 if len(poisoned) >= 5 else None
 
-    @property
-    def enough(self) -> bool:
-        """Whether poison alone keeps LN from training."""
-        return len(self.poisoned) >= 5 and trained(self.poisoned) <= 1
+
+def memory_study(regime: str) -> str:
+    """The study of the memory that has a regime."""
+    return "memory-deep" if regime == "deep" else "memory"
 
 
 def memory(runs: Runs, regime: str) -> Memory:
     """Study `memory`, or `memory-deep`, in one of its regimes.  Raises LookupError where nothing is recorded."""
-    study = "memory-deep" if regime == "deep" else "memory"
-    bn, ln, cure = (runs(study, arm, regime) for arm in ("bn", "ln", "bn+ffnbn"))
+    bn, ln, cure = (runs(memory_study(regime), arm, regime) for arm in ("bn", "ln", "bn+ffnbn"))
     sets = {words: of_setting(bn, setting, regime) for words, setting in REMEDIES.items()}
     sets["LN"] = of_setting(ln, {}, regime)
     sets |= {f"LN {words}": of_setting(ln, setting, regime) for words, setting in POISONS.items()}
-    plain = {run.recipe.seed: run for run in sets["as it is"]}
-    closed = []
-    for reset, cured in paired(sets["state cleared at step 40"], cure):
-        if reset.recipe.seed in plain:
-            low, mid, high = accuracies((plain[reset.recipe.seed], reset, cured))
-            closed.append((mid - low) / (high - low) if high > low else math.inf)
-    return Memory(regime, sets | {"FFN-BN": cure}, closed)
+    sets["FFN-BN"] = cure
+    trios = map(accuracies, matched(sets["as it is"], sets["state cleared at step 40"], cure))
+    return Memory(sets, [(mid - low) / (high - low) if high > low else math.inf for low, mid, high in trios])
 
 
 Parts = Iterator[tuple[str, str]]  # what a study says, and its numbers, piece by piece
@@ -156,18 +157,18 @@ Parts = Iterator[tuple[str, str]]  # what a study says, and its numbers, piece b
 
 def _memory(runs: Runs, *names: str) -> Parts:
     words = {"main": "the main cause", "part": "a part of the cause", "no": "not the cause"}
+    alone = {
+        True: "and is enough by itself to stall LN", False: "and does not stall LN by itself",
+        None: "while LN's part is not recorded in five seeds",
+    }  # fmt: skip
     for name in names:
         result = memory(runs, name)
-        alone = "and is enough by itself to stall LN" if result.enough else "and does not stall LN by itself"
-        if len(result.poisoned) < 5:
-            alone = "while LN's part is not recorded in five seeds"
         closed = ", ".join(f"{100 * part:.0f}" for part in result.closed)
-        sets = "; ".join(f"{of} {outcome(these)}" for of, these in result.runs.items() if these)
         yield (
             f"in {REGIMES[name]} more seeds must tell whether AdamW's memory is the cause"
             if result.cause == "open"
-            else f"in {REGIMES[name]} AdamW's memory is {words[result.cause]} {alone}",
-            f"{REGIMES[name]}, trained and test accuracy: {sets}; gap closed, by seed: {closed} %",
+            else f"in {REGIMES[name]} AdamW's memory is {words[result.cause]} {alone[result.enough]}",
+            f"{REGIMES[name]}, trained and test accuracy: {outcomes(result.runs)}; gap closed, by seed: {closed} %",
         )
 
 
@@ -185,10 +186,8 @@ class Growth(NamedTuple):
 
 def growth(runs: Runs, arm: str, ffn: str, sigma: float) -> Growth:
     """Study `initial`: the seeds' median gradient norm by depth, and the straight line through its logarithm."""
-    by_depth: dict[int, list[float]] = {}
-    for run in runs("initial", arm, ffn=ffn, sigma=sigma):
-        by_depth.setdefault(run.recipe.depth, []).append(run.grad_norm[0])
-    medians = {depth: statistics.median(values) for depth, values in sorted(by_depth.items())}
+    by_depth = grouped(runs("initial", arm, ffn=ffn, sigma=sigma), "depth")
+    medians = {depth: statistics.median(run.grad_norm[0] for run in of) for (depth,), of in sorted(by_depth.items())}
     x, y = np.array(list(medians)), np.log(list(medians.values()))
     slope, start = np.polyfit(x, y, 1)
     rest = y - (start + slope * x)
@@ -196,38 +195,29 @@ def growth(runs: Runs, arm: str, ffn: str, sigma: float) -> Growth:
     return Growth(float(slope), float(r2), medians)
 
 
-def prediction(runs: Runs) -> list[tuple[str, str, float, float]]:
-    """(regime, arm, median gradient at step 0, part of the runs that trained) of all that is recorded as it is."""
-    rows = []
-    for regime in ("tame", "heavy", "deep", "swiglu"):
-        start = preset(regime)
-        for arm in dict.fromkeys(run.recipe.arm for run in runs.all("initial")):
-            of_arm = (runs.maybe(study, arm, regime) for study in (regime, "slot", "memory-deep", "successors"))
-            group = {run.recipe.seed: run for each in of_arm for run in of_setting(each, {}, regime)}.values()
-            if group:
-                gradient = growth(runs, arm, start.ffn, start.sigma).medians[start.depth]
-                rows.append((regime, arm, gradient, trained(group) / len(group)))
-    return rows
-
-
 def _initial(runs: Runs) -> Parts:
-    explodes: dict[str, list[bool]] = {}
+    arms = [arm for (arm,) in grouped(runs.all("initial"), "arm")]
+    settings = product(("gelu", "swiglu"), (0.0, 1.0))
+    grown = {(ffn, sigma): {arm: growth(runs, arm, ffn, sigma) for arm in arms} for ffn, sigma in settings}
     what = "growth a block (R²; median at 16 blocks): "
-    for ffn, sigma in product(("gelu", "swiglu"), (0.0, 1.0)):
-        parts = []
-        for arm in dict.fromkeys(run.recipe.arm for run in runs.all("initial")):
-            grown = growth(runs, arm, ffn, sigma)
-            explodes.setdefault(arm, []).append(grown.explodes)
-            parts.append(f"{arm} × {math.exp(grown.slope):.2f} (R² {grown.r2:.2f}; {grown.medians[16]:.3g})")
-        yield "", f"{what}{ffn}, σ = {sigma:g}: {', '.join(parts)}"
+    for (ffn, sigma), of in grown.items():
+        cells = (f"{arm} × {math.exp(g.slope):.2f} (R² {g.r2:.2f}; {g.medians[16]:.3g})" for arm, g in of.items())
+        yield "", f"{what}{ffn}, σ = {sigma:g}: {', '.join(cells)}"
         what = ""
-    rows = prediction(runs)
-    correlation = rank_correlation([row[2] for row in rows], [row[3] for row in rows]).mean
-    bn, ln = explodes["bn"], explodes["ln"]
+    # Of every arm and regime that is recorded as it is: the gradient at step 0, and which part of the runs trained
+    gradients, parts = [], []
+    for regime, arm in product(("tame", "heavy", "deep", "swiglu"), arms):
+        studies, start = (regime, "slot", "memory-deep", "successors"), preset(regime)
+        group = {run.recipe.seed: run for study in studies for run in runs.plain(study, arm, regime)}.values()
+        if group:
+            gradients.append(grown[start.ffn, start.sigma][arm].medians[start.depth])
+            parts.append(trained(group) / len(group))
+    correlation = rank_correlation(gradients, parts).mean
+    bn, ln = (sum(of[arm].explodes for of in grown.values()) for arm in ("bn", "ln"))
     yield (
-        f"BN's gradient at step 0 explodes with depth in {sum(bn)} of {len(bn)} settings, LN's in {sum(ln)}; its size "
+        f"BN's gradient at step 0 explodes with depth in {bn} of {len(grown)} settings, LN's in {ln}; its size "
         f"{'predicts' if correlation <= -0.6 else 'does not predict'} which arms train (Spearman {correlation:.2f} "
-        f"over {len(rows)} arms and regimes)",
+        f"over {len(parts)} arms and regimes)",
         "",
     )
 
@@ -235,11 +225,11 @@ def _initial(runs: Runs) -> Parts:
 class Slot(NamedTuple):
     """Study `slot` in one regime."""
 
-    runs: dict[str, list[History]]  # by arm
+    runs: Arms
 
     def beats(self, other: str) -> bool:
         """Whether BN after the activation is more accurate than another arm, with 95 % confidence over the seeds."""
-        pairs = paired(self.runs["bn+ffnbn"], self.runs[other])
+        pairs = matched(self.runs["bn+ffnbn"], self.runs[other])
         return mean_interval([a - b for a, b in map(accuracies, pairs)]).low > 0
 
     @property
@@ -248,14 +238,17 @@ class Slot(NamedTuple):
         bare = ("bn", "bn+gain", "bn+embedln")
         return all(trained(self.runs[arm]) < trained(self.runs["bn+ffnbn"]) for arm in bare)
 
+    @property
+    def outcomes(self) -> str:
+        return outcomes({SLOTS[arm]: these for arm, these in self.runs.items()})
+
 
 def slot(runs: Runs, regime: str) -> Slot:
     """Study `slot` in a regime, on the seeds that every arm has; LookupError where these are fewer than two."""
-    group = {arm: runs("slot", arm, regime) for arm in SLOTS}
-    seeds = set.intersection(*({run.recipe.seed for run in these} for these in group.values()))
+    seeds = matched(*(runs("slot", arm, regime) for arm in SLOTS))
     if len(seeds) < 2:
         raise LookupError("study 'slot' has too few seeds with every arm")
-    return Slot({arm: [run for run in these if run.recipe.seed in seeds] for arm, these in group.items()})
+    return Slot({arm: list(these) for arm, these in zip(SLOTS, zip(*seeds, strict=True), strict=True)})
 
 
 def _slot(runs: Runs) -> Parts:
@@ -264,10 +257,9 @@ def _slot(runs: Runs) -> Parts:
         needed = f"a norm in the FFN {'beats' if group.beats('bn+gain') else 'does not surely beat'} a constant gain"
         place = "its place matters" if group.beats("bn+ffnbn-before") else "its place does not matter for sure"
         blame = "to blame" if group.ffn_to_blame else "not to blame by itself"
-        sets = "; ".join(f"{SLOTS[arm]} {outcome(these)}" for arm, these in group.runs.items())
         yield (
             f"in {REGIMES[name]} {needed}, {place}, and the un-normalized FFN is {blame}",
-            f"{REGIMES[name]}: {sets}",
+            f"{REGIMES[name]}: {group.outcomes}",
         )
 
 
@@ -325,17 +317,16 @@ def _fair(runs: Runs) -> Parts:
 def _successors(runs: Runs) -> Parts:
     replaces: dict[str, list[str]] = {}
     for name, arm in product(("heavy", "swiglu", "deep"), ("dyt", "derf", "prepbn", "rbn")):
-        rival = of_setting(runs.maybe("memory-deep" if name == "deep" else "memory", "ln", name), {}, name)
-        group = runs.maybe("successors", arm, name)
-        pairs = paired(group, rival)
+        rival, group = runs.plain(memory_study(name), "ln", name), runs.maybe("successors", arm, name)
+        pairs = matched(group, rival)
         if len(pairs) < 2:
             continue
-        gap = difference(group, rival)
-        if trained(group) >= trained([two for _, two in pairs]) and gap.word in ("level", "ahead"):
-            replaces.setdefault(style_of(arm).name, []).append(REGIMES[name])
-        yield "", f"{REGIMES[name]}, {style_of(arm).name}: {fates(group)}, {gap.points} points to LN ({gap.word})"
-    words = "; ".join(f"{arm} replaces LN in {', '.join(where)}" for arm, where in replaces.items())
-    yield words or "none of them is sure to replace LN", ""
+        gap, words = difference(group, rival), style_of(arm).name
+        if trained(group) >= trained(ln for _, ln in pairs) and gap.word in ("level", "ahead"):
+            replaces.setdefault(words, []).append(REGIMES[name])
+        yield "", f"{REGIMES[name]}, {words}: {fates(group)}, {gap.points} points to LN ({gap.word})"
+    replacing = "; ".join(f"{arm} replaces LN in {', '.join(where)}" for arm, where in replaces.items())
+    yield replacing or "none of them is sure to replace LN", ""
 
 
 def _ghost(runs: Runs) -> Parts:
@@ -343,10 +334,9 @@ def _ghost(runs: Runs) -> Parts:
         group = runs.maybe("ghost", "bn", name, clip=clip)
         if len(group) < 8:
             continue
-        by_size: dict[int, list[History]] = {}
-        for run in sorted(group, key=lambda run: run.recipe.ghost_tokens or 4096):
-            by_size.setdefault(run.recipe.ghost_tokens or 4096, []).append(run)
-        value = rank_correlation([run.recipe.ghost_tokens or 4096 for run in group], accuracies(group))
+        tokens = [run.recipe.ghost_tokens or 4096 for run in group]
+        value = rank_correlation(tokens, accuracies(group))
+        by_size = {n: [run for run, of in zip(group, tokens, strict=True) if of == n] for n in sorted(set(tokens))}
         cells = ", ".join(f"N = {n:,} {spread(accuracies(cell))}" for n, cell in by_size.items())
         cause = "is a cause" if value.high < 0 else "is no cause to be seen"
         numbers = f"Spearman {value.mean:.2f} [{value.low:.2f}, {value.high:.2f}]".replace("-", "−")
@@ -356,12 +346,11 @@ def _ghost(runs: Runs) -> Parts:
         )
 
 
-def half(runs: Runs, clip: float | None) -> dict[int, dict[str, list[History]]]:
+def half(runs: Runs, clip: float | None) -> dict[int, Arms]:
     """Study `half`, clipped or not, as far as it is recorded: by images a step, runs of the main arms."""
-    batches = {run.recipe.batch for arm in ARM_WORDS for run in runs.maybe("half", arm, clip=clip)}
-    return {
-        batch: {arm: runs.maybe("half", arm, batch=batch, clip=clip) for arm in ARM_WORDS} for batch in sorted(batches)
-    }
+    recorded = (run for arm in runs.main("half", clip=clip).values() for run in arm)
+    batches = sorted({run.recipe.batch for run in recorded})
+    return {batch: runs.main("half", batch=batch, clip=clip) for batch in batches}
 
 
 def _half(runs: Runs) -> Parts:
@@ -372,7 +361,7 @@ def _half(runs: Runs) -> Parts:
             continue
         setting = f"batch {batch:,}, {'clipped at 1' if clip else 'not clipped'}"
         yield "", f"{setting}: {fates_by_arm(groups)}"
-        learned, nan = ({arm: count(group) for arm, group in groups.items()} for count in (_after_learning, _diverged))
+        learned, nan = ({arm: sum(map(of, groups[arm])) for arm in groups} for of in (_lost_again, _not_finite))
         if learned["bn"] >= 4 and len(groups["bn"]) >= 5 and not learned["ln"] + learned["bn+ffnbn"]:
             crash.append(setting)
         if nan["bn"] and not nan["ln"] + nan["bn+ffnbn"]:
@@ -386,28 +375,22 @@ def _half(runs: Runs) -> Parts:
         yield f"BN's training loss stops being finite in {' and in '.join(dies)}, LN's and FFN-BN's never", ""
 
 
-def _after_learning(group: list[History]) -> int:
-    """Runs whose training or evaluation stops being finite after a loss below half of chance."""
-    bad = (run for run in group if run.meta["first_nonfinite"] is not None or lost_in_evaluation(run))
-    return sum(min(run.loss, default=math.inf) < run.chance / 2 for run in bad)
+def _not_finite(run: History) -> bool:
+    return run.meta["first_nonfinite"] is not None
 
 
-def _diverged(group: list[History]) -> int:
-    return sum(run.meta["first_nonfinite"] is not None for run in group)
-
-
-def photographs(runs: Runs, name: str) -> tuple[dict[str, list[History]], bool]:
-    """Each arm at its best setting on CIFAR-10, and whether on the judged seeds; else on those it was tuned on."""
-    judged = {arm: runs.maybe("cifar10-judged", arm, name) for arm in ARM_WORDS}
-    if all(len(these) == len(JUDGED) for these in judged.values()):
-        return judged, True
-    best = tuned(runs.all("cifar10"))
-    return {arm: runs("cifar10", arm, name, **best[name, arm]) for arm in ARM_WORDS}, False
+def _lost_again(run: History) -> bool:
+    """Whether training or evaluation stops being finite after a loss below half of chance."""
+    return (_not_finite(run) or lost_in_evaluation(run)) and min(run.loss, default=math.inf) < run.chance / 2
 
 
 def _cifar10(runs: Runs) -> Parts:
     for name, words in (("cifar10-tame", "GELU"), ("cifar10-swiglu", "SwiGLU")):
-        group, judged = photographs(runs, name)
+        group = runs.main("cifar10-judged", name)
+        judged = all(len(these) == len(JUDGED) for these in group.values())
+        if not judged:  # an early look, at the seeds of the tuning
+            best = tuned(runs.all("cifar10"))
+            group = {arm: runs("cifar10", arm, name, **best[name, arm]) for arm in ARM_WORDS}
         gaps = {arm: difference(group[arm], group["ln"]) for arm in ("bn", "bn+ffnbn")}
         some = group["ln"][0]
         sets = "; ".join(f"{ARM_WORDS[a]} {fates(these)}, {spread(accuracies(these))}" for a, these in group.items())
@@ -445,5 +428,5 @@ def conclude(study: str, folder=None) -> Conclusion:
     text = "; ".join(parts)
     recorded, grid = progress(study, folder)
     rest = "" if recorded == grid else f" ({recorded} of {grid} runs recorded)"
-    decided = recorded == grid or len({*progress(study, folder, STUDIES[study].decides)}) == 1
+    decided = len({*progress(study, folder, **STUDIES[study].decides)}) == 1
     return Conclusion(f"{text[0].upper()}{text[1:]}.{rest}", ". ".join(numbers), decided)

@@ -9,22 +9,15 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from itertools import pairwise, product
 from types import MappingProxyType
 from typing import NamedTuple
 
+from normviz.lab.compare import grouped, trained
 from normviz.lab.recipe import Recipe, preset
 from normviz.series import last_tenth
-
-
-def _every(recipe: Recipe) -> bool:
-    return True
-
-
-def _not_clipped(recipe: Recipe) -> bool:
-    return recipe.clip is None
 
 
 class Study(NamedTuple):
@@ -35,7 +28,12 @@ class Study(NamedTuple):
     keep: tuple[str, ...] | None = None  # columns of the probes that are recorded; None: all
     #: Recipes that depend on what is recorded already: called with a function study name → histories
     follow: Callable[[Callable], tuple[Recipe, ...]] | None = None
-    decides: Callable[[Recipe], bool] = _every  # whether the rule looks at a run of this recipe
+    decides: Mapping = MappingProxyType({})  # fields of the recipes that the rule looks at; without any: at all
+
+    @property
+    def shares(self) -> bool:
+        """Whether its runs are recorded as they are, so that a run of another study may stand for one of its own."""
+        return not self.looks and self.keep is None
 
 
 _THREE = ("ln", "bn", "bn+ffnbn")
@@ -62,10 +60,10 @@ _SHORT = {"depth": 8, "steps": 200, "warmup": 20, "eval_every": 100, "probe_ever
 _LEAN = {"eval_every": 100, "probe_every": 40}
 
 
-def _same_images(batch: int, seen: int = 4800, lr: float = 0.012) -> dict:
-    """Settings of a run that sees `seen` images in batches of `batch`; lr is that of 32 images."""
-    steps = seen // batch
-    return {"batch": batch, "steps": steps, "lr": lr * batch / 32, "warmup": steps // 15, "eval_every": steps}
+def _same_images(batch: int) -> dict:
+    """Settings of a run that sees 4,800 images, at a learning rate of 0.012 for batches of 32."""
+    steps = 4800 // batch
+    return {"batch": batch, "steps": steps, "lr": 0.012 * batch / 32, "warmup": steps // 15, "eval_every": steps}
 
 
 #: What study `memory` does to BN's optimizer, in the order in which it is told.
@@ -100,13 +98,17 @@ SLOTS = MappingProxyType(
 )
 
 
+def at_its_rate(setting: dict, name: str) -> dict:
+    """A setting of `REMEDIES` in a regime: SGD's learning rate is the regime's own."""
+    return setting | {"lr": SGD_RATES[name]} if setting.get("optimizer") == "sgd" else setting
+
+
 def _memory(*names: str) -> tuple[Recipe, ...]:
-    runs = []
+    runs: list[Recipe] = []
     for seed, name in product(JUDGED, names):
         grid = partial(_grid, [name], seeds=[seed], **_LEAN)
-        sgd = {"lr": SGD_RATES[name]}
-        remedies = [s | sgd if s.get("optimizer") == "sgd" else s for s in REMEDIES.values()]
-        runs += [*grid(["bn"], settings=remedies), *grid(["ln", "bn+ffnbn"]), *grid(["ln"], settings=POISONS.values())]
+        runs += grid(["bn"], settings=[at_its_rate(setting, name) for setting in REMEDIES.values()])
+        runs += grid(["ln", "bn+ffnbn"]) + grid(["ln"], settings=POISONS.values())
     return tuple(runs)
 
 
@@ -121,17 +123,12 @@ LENGTHS = (400, 1200, 4000)
 
 def _undecided(records: Callable) -> tuple[Recipe, ...]:
     """The next length for every arm of which, all seeds recorded, not every run has trained at the one before."""
-    from normviz.lab.verdicts import verdict
-
-    cells: dict[tuple, list] = {}
-    for run in records("longer"):
-        recipe = run.recipe
-        cells.setdefault((recipe.name, recipe.arm, recipe.steps), []).append(verdict(run).kind)
+    cells = grouped(records("longer"), "name", "arm", "steps")
     return tuple(
         recipe
         for before, steps in pairwise(LENGTHS)
-        for (name, arm, length), kinds in cells.items()
-        if length == before and len(kinds) == len(JUDGED) and set(kinds) != {"trained"}
+        for (name, arm, length), runs in cells.items()
+        if length == before and trained(runs) < len(runs) == len(JUDGED)
         for recipe in _grid([name], [arm], JUDGED, **longer(steps))
     )
 
@@ -141,13 +138,13 @@ def tuned(runs: Iterable) -> dict[tuple[str, str], dict]:
 
     Test images are not looked at.  A loss that is not finite is the worst.
     """
-    losses: dict[tuple, dict[tuple, list[float]]] = {}
-    for run in runs:
-        recipe, loss = run.recipe, last_tenth(run.loss)
-        cell = losses.setdefault((recipe.name, recipe.arm), {})
-        cell.setdefault((recipe.lr, recipe.clip), []).append(loss if math.isfinite(loss) else math.inf)
-    best = {at: min(cell, key=lambda s, cell=cell: statistics.fmean(cell[s])) for at, cell in losses.items()}
-    return {at: {"lr": lr, "clip": clip} for at, (lr, clip) in best.items()}
+    best: dict[tuple, tuple[float, dict]] = {}
+    for (name, arm, lr, clip), cell in grouped(runs, "name", "arm", "lr", "clip").items():
+        losses = (last_tenth(run.loss) for run in cell)
+        mean = statistics.fmean(loss if math.isfinite(loss) else math.inf for loss in losses)
+        if (name, arm) not in best or mean < best[name, arm][0]:
+            best[name, arm] = mean, {"lr": lr, "clip": clip}
+    return {at: setting for at, (_, setting) in best.items()}
 
 
 def _judged_at_best(tuning: str, records: Callable, **settings) -> tuple[Recipe, ...]:
@@ -285,7 +282,7 @@ STUDIES = MappingProxyType(
             ),
             "The bound is a cause in a regime if test accuracy falls with N: Spearman's correlation over all runs "
             "without clipping is below 0 with its 95 % interval. Else the story is dropped.",
-            decides=_not_clipped,
+            decides={"clip": None},
         ),
         "half": Study(
             "float16, whose largest number is 65,504: does BN overflow where LN and FFN-BN do not?",

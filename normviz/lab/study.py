@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import numpy as np
 from normviz.arms import KINDS
 from normviz.fields import unknown
 from normviz.files import locked, make_writable, write_atomic
+from normviz.lab.compare import grouped
 from normviz.lab.errors import CheckpointError
 from normviz.lab.history import History, decode, encode
 from normviz.lab.recipe import Recipe
@@ -46,12 +47,12 @@ def load_study(name: str, folder=None) -> list[History]:
 
     Raises FileNotFoundError without a record.
     """
-    return [History.from_dict(row) for row in _sound(name, folder)]
+    return [History.from_dict(row) for row in _in_order(name, folder)]
 
 
 def load_inside(name: str = "inside", folder=None) -> list[tuple[Recipe, list[dict]]]:
     """The looks inside of a study's runs (see `looks.Looks`).  Raises FileNotFoundError without a record."""
-    rows = _sound(name, folder)
+    rows = _in_order(name, folder)
     return [(Recipe.from_dict(row["recipe"]), decode(row["inside"])) for row in rows if "inside" in row]
 
 
@@ -65,26 +66,34 @@ def study_recipes(name: str, folder=None) -> tuple[Recipe, ...]:
     return (*study.recipes, *(study.follow(records) if study.follow else ()))
 
 
-def progress(name: str, folder=None, among: Callable[[Recipe], bool] | None = None) -> tuple[int, int]:
-    """How many runs of a study's grid are recorded, without an error, and how many it has; `among`: of these alone."""
-    recipes, path = [r for r in study_recipes(name, folder) if among is None or among(r)], study_path(name, folder)
-    rows = _rows(path) if path.is_file() else {}
-    return sum("error" not in rows.get(recipe, {"error": ""}) for recipe in recipes), len(recipes)
+def progress(name: str, folder=None, **fields) -> tuple[int, int]:
+    """How many runs of a study's grid are recorded, without an error, and how many it has.
+
+    fields: of the recipes; runs that have other values are not counted.
+    """
+    wanted = [r for r in study_recipes(name, folder) if all(getattr(r, at) == value for at, value in fields.items())]
+    sound = _sound(study_path(name, folder))
+    return sum(recipe in sound for recipe in wanted), len(wanted)
 
 
-def _sound(name: str, folder) -> list[dict]:
+def _in_order(name: str, folder) -> list[dict]:
     path = study_path(name, folder)
     if not path.is_file():
         raise FileNotFoundError(f"no record of study {name!r} at {path}; make one: python -m normviz study {name}")
-    rows = {recipe: row for recipe, row in _rows(path).items() if "error" not in row}
+    rows = _sound(path)
     order = STUDIES[name].recipes if name in STUDIES else ()  # what followed comes after, as it was run
     return [rows[recipe] for recipe in dict.fromkeys((*order, *rows)) if recipe in rows]
 
 
+def _sound(path: Path) -> dict[Recipe, dict]:
+    """The rows of the runs that did not fail."""
+    return {recipe: row for recipe, row in _rows(path).items() if "error" not in row}
+
+
 def _rows(path: Path) -> dict[Recipe, dict]:
-    """The rows of a record, by recipe: of a run that was tried again the last one counts."""
+    """The rows of a record, if there is one, by recipe: of a run that was tried again the last one counts."""
     rows = {}
-    lines = path.read_bytes().split(b"\n")
+    lines = path.read_bytes().split(b"\n") if path.is_file() else []
     for number, line in enumerate(lines, 1):
         if not line:
             continue
@@ -137,19 +146,15 @@ class _Pool:
 
     def __init__(self, jobs: int | None, device, data_folder, scheduler: str | None):
         self.device, self.data_folder, self.scheduler = device, data_folder, scheduler
+        self.jobs = jobs or -1  # as many as the workers have threads
+        self.words = f"{jobs} at a time" if jobs else "as many at a time as the workers take"
         if scheduler is None:
             from normviz.lab.training import usable_device
 
             kind = usable_device(device).type
             self.device = device or kind
             self.jobs = jobs or (os.cpu_count() or 1 if kind == "cpu" else 1)
-        else:
-            self.jobs = jobs or -1  # as many as the workers have threads
-
-    @property
-    def words(self) -> str:
-        at_a_time = f"{self.jobs} at a time" if self.jobs > 0 else "as many at a time as the workers take"
-        return f"{at_a_time} at {self.scheduler}" if self.scheduler else at_a_time
+            self.words = f"{self.jobs} at a time"
 
     def has_data_for(self, recipes: Iterable[Recipe]) -> None:
         """Raises DataError if images cannot be had; else they are there, or in the cache, for all processes."""
@@ -184,14 +189,12 @@ class _Pool:
 
 
 def _run_missing(name: str, path: Path, recipes: tuple[Recipe, ...], pool: _Pool, tell) -> None:
-    study = STUDIES.get(name, Study("", ()))
+    study = STUDIES.get(name, Study(""))
     rows = _recorded(path, recipes)
-    missing = [recipe for recipe in recipes if "error" in rows.get(recipe, {"error": ""})]
-    if not study.looks and study.keep is None:
-        borrowed = _borrowed(path, set(missing))
-        for row in borrowed.values():
-            _append(path, row)
-        missing = [recipe for recipe in missing if recipe not in borrowed]
+    borrowed = _borrowed(name, path.parent, set(recipes) - set(rows)) if study.shares else {}
+    for row in borrowed.values():
+        _append(path, row)
+    missing = [recipe for recipe in recipes if recipe not in rows and recipe not in borrowed]
     pool.has_data_for(missing)
     tell(f"study {name}: {len(recipes) - len(missing)} of {len(recipes)} runs recorded, {pool.words}")
     began = time.perf_counter()
@@ -226,29 +229,26 @@ def _run(recipe: Recipe, device, data_folder, looks: tuple[int, ...], keep: tupl
 
 
 def _recorded(path: Path, recipes: tuple[Recipe, ...]) -> dict[Recipe, dict]:
-    if not path.exists():
-        return {}
-    rows = _rows(path)
-    if strange := set(rows) - set(recipes):
+    """The rows of the runs that did not fail, of a record that is made ready for more."""
+    if strange := set(_rows(path)) - set(recipes):
         how_many = "a run that is" if len(strange) == 1 else f"{len(strange)} runs that are"
         raise ValueError(
             f"{path} holds {how_many} not in the study's grid, such as {min(strange, key=str).title}: the grid has "
             "changed; move the record away and run it anew"
         )
-    content = path.read_bytes()
+    content = path.read_bytes() if path.is_file() else b""
     if content and not content.endswith(b"\n"):  # the line that a kill cut off is run again
         write_atomic(path, content[: content.rfind(b"\n") + 1])
-    return rows
+    return _sound(path)
 
 
-def _borrowed(path: Path, wanted: set[Recipe]) -> dict[Recipe, dict]:
+def _borrowed(name: str, folder: Path, wanted: set[Recipe]) -> dict[Recipe, dict]:
     """Runs of other studies in the same folder: a run is its recipe, whatever it was run for."""
     borrowed = {}
-    for other in sorted(path.parent.glob("*.jsonl")):
-        study = STUDIES.get(other.stem)
-        if other != path and study and study.keep is None and not study.looks and wanted & set(study.recipes):
-            rows = _rows(other)
-            borrowed |= {recipe: rows[recipe] for recipe in wanted & set(rows) if "error" not in rows[recipe]}
+    for other, study in STUDIES.items():
+        if other != name and study.shares and wanted & set(study.recipes):
+            rows = _sound(study_path(other, folder))
+            borrowed |= {recipe: rows[recipe] for recipe in rows if recipe in wanted}
     return borrowed
 
 
@@ -268,11 +268,8 @@ def summary(histories: Iterable[History], by: Iterable[str] = ("name", "arm")) -
     deviation over the runs), the deviation NaN for a single run.  A run whose test loss is not finite counts
     in `bad_evals`; one that ended before an evaluation has no accuracy, which makes the mean NaN.
     """
-    by, cells = tuple(by), {}
-    for history in histories:
-        cells.setdefault(tuple(getattr(history.recipe, field) for field in by), []).append(history)
-    rows = []
-    for values, runs in cells.items():
+    by, rows = tuple(by), []
+    for values, runs in grouped(histories, *by).items():
         kinds = [verdict(run).kind for run in runs]
         ends = [run.evals[-1] if run.evals else {"accuracy": math.nan, "loss": math.nan} for run in runs]
         rows.append({
