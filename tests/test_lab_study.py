@@ -60,6 +60,9 @@ def test_study_records_every_run_and_resumes(tmp_path):
     assert [history.recipe for history in again] == list(GRID)
     assert again[0].loss == [9.0] * 4
     assert [h.loss for h in again[1:]] == [row["loss"] for row in (*kept[1:], lost)]
+    path.write_bytes(path.read_bytes().removesuffix(b"\n"))  # cut off before the newline: run again too
+    run_study("own", tmp_path, recipes=GRID, jobs=1, device="cpu", tell=tell)
+    assert [history.recipe for history in load_study("own", tmp_path)] == list(GRID)
 
 
 def test_a_damaged_line_is_named(tmp_path):

@@ -52,9 +52,10 @@ class Claim(NamedTuple):
     measure: Callable[[Runs], Finding]
 
 
-def among(held: dict[str, bool]) -> str:
-    """HOLDS where all of several regimes agree, PARTLY where some do, NOT where none does."""
-    return HOLDS if all(held.values()) else PARTLY if any(held.values()) else NOT
+def weigh(held: dict) -> tuple[str, list, list]:
+    """HOLDS where all of several regimes agree, PARTLY where some do, NOT where none does; which do, which do not."""
+    yes, no = ([words for words, agrees in held.items() if bool(agrees) is wanted] for wanted in (True, False))
+    return PARTLY if yes and no else NOT if no else HOLDS, yes, no
 
 
 def listed(words: Iterable[str]) -> str:
@@ -68,11 +69,6 @@ def counted(where: list[str]) -> str:
     return f"{listed(dict.fromkeys(where))} ({len(where)} run{'s' * (len(where) > 1)})"
 
 
-def split(held: dict) -> tuple[list, list]:
-    """The regimes that agree, and those that do not."""
-    return [words for words, yes in held.items() if yes], [words for words, yes in held.items() if not yes]
-
-
 def _counts(runs: Runs) -> Finding:
     shape = n, _, h, w = (4, 8, 4, 4)
     token, sample, batch = (count_statistics(method, shape) for method in ("layer_token", "layer", "batch"))
@@ -83,8 +79,8 @@ def _counts(runs: Runs) -> Finding:
         f"N×C×H×W = {shape}: LayerNorm per token {token.formula} = {token.values} statistics, over the whole sample "
         f"{sample.formula} = {sample.values}, BatchNorm {batch.values}"
     )
-    held = {"token": token.values == 2 * n * h * w, "sample": sample.values == 2 * n * h * w}
-    return Finding(among(held), sentence, numbers)
+    kind, *_ = weigh({row.formula: row.values == 2 * n * h * w for row in (token, sample)})
+    return Finding(kind, sentence, numbers)
 
 
 def _at_inference(runs: Runs) -> Finding:
@@ -103,13 +99,14 @@ def _at_inference(runs: Runs) -> Finding:
             f"evaluation; with other images beside it an image's output changes by {moved[name, True]:.2g} and "
             f"{moved[name, False]:.2g}"
         )
-    anew = sets["LN", False] == sets["LN", True] == count_statistics("layer_token", shape).sets
-    fixed = sets["BN", False] == 0 < sets["BN", True] and moved["BN", False] == 0 < moved["BN", True]
-    sentence = {
-        (True, True): "True of torch's layers, as their own gradients show.", (True, False): "True of LN only.",
-        (False, True): "True of BN only.", (False, False): "Not what torch's layers do.",
-    }[anew, fixed]  # fmt: skip
-    return Finding(among({"LN": anew, "BN": fixed}), sentence, f"N×C×H×W = {shape}: {'. '.join(parts)}")
+    kind, true, _ = weigh({
+        "LN": sets["LN", False] == sets["LN", True] == count_statistics("layer_token", shape).sets,
+        "BN": sets["BN", False] == 0 < sets["BN", True] and moved["BN", False] == 0 < moved["BN", True],
+    })  # fmt: skip
+    sentence = f"True of {listed(true)} only." if true else "Not what torch's layers do."
+    if kind == HOLDS:
+        sentence = "True of torch's layers, as their own gradients show."
+    return Finding(kind, sentence, f"N×C×H×W = {shape}: {'. '.join(parts)}")
 
 
 def _sequences(runs: Runs) -> Finding:
@@ -202,13 +199,12 @@ def _blame(runs: Runs) -> Finding:
     for arm, enough in bare.items():
         cured = [words for words, of in slots.items() if trained(of.runs[arm]) >= trained(of.runs["bn+ffnbn"])]
         acquits += [f"with {enough} (in {listed(cured)})"] if cured else []
-    blamed = {words: group.ffn_to_blame for words, group in slots.items()}
-    where, _ = split(blamed)
+    kind, where, _ = weigh({words: group.ffn_to_blame for words, group in slots.items()})
     sentence = f"It is in {listed(where)}" if where else "Not by itself"
     if acquits:
         sentence += f": without a norm in its FFN the BN network trains as often as the cured one, {listed(acquits)}"
     parts = ". ".join(f"{words}: {group.outcomes}" for words, group in slots.items())
-    return Finding(among(blamed), f"{sentence}.", f"trained, test accuracy; in the FFN's slot: {parts}")
+    return Finding(kind, f"{sentence}.", f"trained, test accuracy; in the FFN's slot: {parts}")
 
 
 def _cure(runs: Runs) -> Finding:
@@ -218,9 +214,9 @@ def _cure(runs: Runs) -> Finding:
         if trained(bn) < len(bn):  # else there is nothing to cure
             cured[words] = trained(cure) >= 0.8 * len(cure) and trained(cure) > trained(bn)
             parts.append(f"{words}: BN {fates(bn)}, FFN-BN {fates(cure)}")
-    yes, no = split(cured)
+    kind, yes, no = weigh(cured)
     sentence = f"After the activation it does in {listed(yes)}" if yes else "It does nowhere"
-    return Finding(among(cured), f"{sentence}{f', not in {listed(no)}' if no and yes else ''}.", ". ".join(parts))
+    return Finding(kind, f"{sentence}{f', not in {listed(no)}' if no and yes else ''}.", ". ".join(parts))
 
 
 def _level(runs: Runs) -> Finding:
@@ -230,11 +226,10 @@ def _level(runs: Runs) -> Finding:
         where[gap.word].append(name)
         ln, cure = (spread(accuracies(arms[arm])) for arm in ("ln", "bn+ffnbn"))
         parts.append(f"{name}: LN {ln}, FFN-BN {cure}, difference {gap.points} points ({gap.word})")
-    where["not surely either"] = open_ = where.pop("not decided")
-    good = where["level"] + where["ahead"]
-    kind = PARTLY if good else UNDECIDED if open_ else NOT
-    if not (open_ or where["behind"]):
-        kind = HOLDS
+    where["not surely either"] = where.pop("not decided")
+    kind, good, _ = weigh({word: word in ("level", "ahead") for word, of in where.items() if of})
+    if not good and where["not surely either"]:
+        kind = UNDECIDED
     words = listed(f"{word} in {listed(of)}" for word, of in where.items() if of)
     rule = "level: the 90 % interval over seeds and test images lies within 2 points"
     return Finding(kind, f"The cured network is {words}.", f"test accuracy; {rule}. {'. '.join(parts)}")
@@ -249,7 +244,7 @@ def _legacy(runs: Runs) -> Finding:
         lost = any(map(lost_in_evaluation, cure))
         instead[words] = trained(cure) >= trained(ln) and gap.word != "behind" and not lost
         parts.append(f"{words}: LN {fates(ln)}; FFN-BN {fates(cure)}; {gap.points} points")
-    yes, no = split(instead)
+    _, yes, no = weigh(instead)
     weighed = [f"for it, BN with FFN-BN could stand in for LN in {listed(yes)}"] if yes else []
     weighed += [f"against it, not in {listed(no)}"] if no else []
     sentence = f"History is not settled by small networks, and no text was trained on; {'; '.join(weighed)}."
@@ -273,7 +268,7 @@ def _speed(runs: Runs) -> Finding:
             ceilings += [gains["removed"]] if "removed" in gains else []
             rows.append(f"{case}: {', '.join(f'{names[arm]} {signed(gain)} %' for arm, gain in gains.items())}")
         parts.append(f"{where}: {'; '.join(rows)}")
-    as_it_is, merged = (by_device(split(of)[0]) for of in (faster, folded))
+    as_it_is, merged = (by_device(case for case, enough in of.items() if enough) for of in (faster, folded))
     sentence = f"As it was trained, it is {f'in {as_it_is}' if as_it_is else 'nowhere'}."
     if merged:
         sentence += f" With its BatchNorms folded into the linear layers it is in {merged}."

@@ -58,12 +58,11 @@ def load_inside(name: str = "inside", folder=None) -> list[tuple[Recipe, list[di
 
 def study_recipes(name: str, folder=None) -> tuple[Recipe, ...]:
     """The grid of a study, with what follows from the runs that are recorded in `folder`."""
-    study = STUDIES[name]
 
     def records(other: str) -> list[History]:
         return load_study(other, folder) if study_path(other, folder).is_file() else []
 
-    return (*study.recipes, *(study.follow(records) if study.follow else ()))
+    return (*STUDIES[name].recipes, *STUDIES[name].follow(records))
 
 
 def progress(name: str, folder=None, **fields) -> tuple[int, int]:
@@ -93,16 +92,12 @@ def _sound(path: Path) -> dict[Recipe, dict]:
 def _rows(path: Path) -> dict[Recipe, dict]:
     """The rows of a record, if there is one, by recipe: of a run that was tried again the last one counts."""
     rows = {}
-    lines = path.read_bytes().split(b"\n") if path.is_file() else []
-    for number, line in enumerate(lines, 1):
-        if not line:
-            continue
+    content = path.read_bytes() if path.is_file() else b""
+    for number, line in enumerate(content.split(b"\n")[:-1], 1):  # what follows the last newline was cut off
         try:
             row = json.loads(line)
             rows[Recipe.from_dict(row["recipe"])] = row
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            if number == len(lines):  # cut off in the middle of its writing; every whole line ends with a newline
-                continue
             raise ValueError(f"{path}, line {number} is damaged: {error}") from None
     return rows
 
@@ -156,13 +151,6 @@ class _Pool:
             self.jobs = jobs or (os.cpu_count() or 1 if kind == "cpu" else 1)
             self.words = f"{self.jobs} at a time"
 
-    def has_data_for(self, recipes: Iterable[Recipe]) -> None:
-        """Raises DataError if images cannot be had; else they are there, or in the cache, for all processes."""
-        from normviz.lab.data import load_images
-
-        for name in {recipe.data for recipe in recipes} if self.scheduler is None else ():
-            load_images(name, folder=self.data_folder)
-
     def __call__(self, recipes: Iterable[Recipe], study: Study) -> Iterator[dict]:
         """The rows of these runs, in whatever order they are done."""
         from joblib import Parallel, delayed, parallel_config
@@ -190,12 +178,17 @@ class _Pool:
 
 def _run_missing(name: str, path: Path, recipes: tuple[Recipe, ...], pool: _Pool, tell) -> None:
     study = STUDIES.get(name, Study(""))
-    rows = _recorded(path, recipes)
-    borrowed = _borrowed(name, path.parent, set(recipes) - set(rows)) if study.shares else {}
-    for row in borrowed.values():
-        _append(path, row)
-    missing = [recipe for recipe in recipes if recipe not in rows and recipe not in borrowed]
-    pool.has_data_for(missing)
+    recorded = _recorded(path, recipes)
+    if study.shares:
+        for recipe, row in _borrowed(name, path.parent, set(recipes) - recorded).items():
+            _append(path, row)
+            recorded.add(recipe)
+    missing = [recipe for recipe in recipes if recipe not in recorded]
+    if pool.scheduler is None:  # images that cannot be had are noticed here; others are there for all processes
+        from normviz.lab.data import load_images
+
+        for data in {recipe.data for recipe in missing}:
+            load_images(data, folder=pool.data_folder)
     tell(f"study {name}: {len(recipes) - len(missing)} of {len(recipes)} runs recorded, {pool.words}")
     began = time.perf_counter()
     for done, row in enumerate(pool(missing, study) if missing else (), 1):
@@ -228,18 +221,19 @@ def _run(recipe: Recipe, device, data_folder, looks: tuple[int, ...], keep: tupl
     return row | ({"inside": encode(inside.looks, DIGITS)} if inside else {})
 
 
-def _recorded(path: Path, recipes: tuple[Recipe, ...]) -> dict[Recipe, dict]:
-    """The rows of the runs that did not fail, of a record that is made ready for more."""
-    if strange := set(_rows(path)) - set(recipes):
+def _recorded(path: Path, recipes: tuple[Recipe, ...]) -> set[Recipe]:
+    """Whose runs need not be tried again; a line that a kill cut off is taken away."""
+    rows = _rows(path)
+    if strange := set(rows) - set(recipes):
         how_many = "a run that is" if len(strange) == 1 else f"{len(strange)} runs that are"
         raise ValueError(
             f"{path} holds {how_many} not in the study's grid, such as {min(strange, key=str).title}: the grid has "
             "changed; move the record away and run it anew"
         )
     content = path.read_bytes() if path.is_file() else b""
-    if content and not content.endswith(b"\n"):  # the line that a kill cut off is run again
+    if content and not content.endswith(b"\n"):
         write_atomic(path, content[: content.rfind(b"\n") + 1])
-    return _sound(path)
+    return {recipe for recipe, row in rows.items() if "error" not in row}
 
 
 def _borrowed(name: str, folder: Path, wanted: set[Recipe]) -> dict[Recipe, dict]:

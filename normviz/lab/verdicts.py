@@ -74,6 +74,4 @@ def verdict(history: History) -> Verdict:
 def _last_crossing(curve: list[float], level: float) -> int:
     """The first step of the last stretch above a level, which the end may have left again."""
     last = max((i for i, value in enumerate(curve) if value >= level), default=len(curve) - 1)
-    while last > 0 and curve[last - 1] >= level:
-        last -= 1
-    return last
+    return 1 + max((i for i in range(last) if curve[i] < level), default=-1)
