@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from normviz.lab import History, preset
-from normviz.lab.compare import difference, fates, lost_in_evaluation, mean_interval, rank_correlation, spread
+from normviz.lab.compare import difference, fates, lost_in_evaluation, rank_correlation, spread
 
 
 def run(seed=0, loss=0.1, accuracy=0.9, test_loss=0.2, images=200, hits=None, **fields):
@@ -29,13 +29,6 @@ def test_what_became_of_runs_is_counted_kind_by_kind():
 def test_a_single_seed_has_no_spread():
     assert spread([0.5]) == "50.0 %"
     assert spread([0.5, 0.7]) == "60.0 ± 14.1 %"
-
-
-def test_the_interval_of_a_mean_is_students():
-    values = [0.1, 0.4, 0.2, 0.9]
-    found = mean_interval(values)
-    low, high = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
-    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
 
 
 def arms(p, q, images, seeds=5, together=0.9):

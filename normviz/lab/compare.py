@@ -75,15 +75,6 @@ class Interval(NamedTuple):
         return f"{self.mean:+.1f} [{self.low:+.1f}, {self.high:+.1f}]".replace("-", "−")
 
 
-def mean_interval(values: Sequence[float]) -> Interval:
-    """The mean of at least two values with Student's 95 % interval."""
-    from scipy.stats import t
-
-    mean = statistics.fmean(values)
-    half = t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
-    return Interval(mean, mean - half, mean + half)
-
-
 class Difference(NamedTuple):
     """Test accuracy of one arm minus that of another, in points, with its 90 % interval, and what follows from it."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import product
 from pathlib import Path
 from types import MappingProxyType
@@ -24,7 +24,6 @@ from normviz.lab.compare import (
     grouped,
     lost_in_evaluation,
     matched,
-    mean_interval,
     rank_correlation,
     spread,
     trained,
@@ -32,7 +31,7 @@ from normviz.lab.compare import (
 )
 from normviz.lab.history import History
 from normviz.lab.recipe import preset
-from normviz.lab.studies import JUDGED, LENGTHS, POISONS, REMEDIES, SLOTS, STUDIES, at_its_rate, tuned
+from normviz.lab.studies import JUDGED, LENGTHS, POISONS, REMEDIES, SLOTS, STUDIES, UNTOUCHED, tuned
 from normviz.lab.study import load_study, progress, results_folder
 
 
@@ -88,19 +87,12 @@ class Runs:
 
     def plain(self, study: str, arm: str, name: str) -> list[History]:
         """Runs of a regime without any of the interventions of study `memory`; empty where nothing is recorded."""
-        return of_setting(self.maybe(study, arm, name), {}, name)
+        return self.maybe(study, arm, name, **UNTOUCHED)
 
 
-def having(runs: Iterable[History], fields: dict) -> list[History]:
+def having(runs: Iterable[History], fields: Mapping) -> list[History]:
     """The runs whose recipes have these values."""
     return [run for run in runs if all(getattr(run.recipe, field) == value for field, value in fields.items())]
-
-
-def of_setting(runs: Iterable[History], setting: dict, name: str) -> list[History]:
-    """Those of a regime's runs that have exactly one of the interventions of study `memory`."""
-    touched = {"lr", *(field for each in (*REMEDIES.values(), *POISONS.values()) for field in each)}
-    plain = {field: getattr(preset(name), field) for field in touched}
-    return having(runs, {"name": name, **plain, **at_its_rate(setting, name)})
 
 
 def fates_by_arm(groups: Arms) -> str:
@@ -144,9 +136,9 @@ def memory_study(regime: str) -> str:
 def memory(runs: Runs, regime: str) -> Memory:
     """Study `memory`, or `memory-deep`, in one of its regimes.  Raises LookupError where nothing is recorded."""
     bn, ln, cure = (runs(memory_study(regime), arm, regime) for arm in ("bn", "ln", "bn+ffnbn"))
-    sets = {words: of_setting(bn, setting, regime) for words, setting in REMEDIES.items()}
-    sets["LN"] = of_setting(ln, {}, regime)
-    sets |= {f"LN {words}": of_setting(ln, setting, regime) for words, setting in POISONS.items()}
+    sets = {words: having(bn, UNTOUCHED | setting) for words, setting in REMEDIES.items()}
+    sets["LN"] = having(ln, UNTOUCHED)
+    sets |= {f"LN {words}": having(ln, UNTOUCHED | setting) for words, setting in POISONS.items()}
     sets["FFN-BN"] = cure
     trios = map(accuracies, matched(sets["as it is"], sets["state cleared at step 40"], cure))
     return Memory(sets, [(mid - low) / (high - low) if high > low else math.inf for low, mid, high in trios])
@@ -189,10 +181,8 @@ def growth(runs: Runs, arm: str, ffn: str, sigma: float) -> Growth:
     by_depth = grouped(runs("initial", arm, ffn=ffn, sigma=sigma), "depth")
     medians = {depth: statistics.median(run.grad_norm[0] for run in of) for (depth,), of in sorted(by_depth.items())}
     x, y = np.array(list(medians)), np.log(list(medians.values()))
-    slope, start = np.polyfit(x, y, 1)
-    rest = y - (start + slope * x)
-    r2 = 1 - (rest**2).sum() / max(((y - y.mean()) ** 2).sum(), 1e-30)
-    return Growth(float(slope), float(r2), medians)
+    slope, r = np.polyfit(x, y, 1)[0], np.corrcoef(x, y)[0, 1]
+    return Growth(float(slope), float(r**2), medians)
 
 
 def _initial(runs: Runs) -> Parts:
@@ -229,8 +219,10 @@ class Slot(NamedTuple):
 
     def beats(self, other: str) -> bool:
         """Whether BN after the activation is more accurate than another arm, with 95 % confidence over the seeds."""
-        pairs = matched(self.runs["bn+ffnbn"], self.runs[other])
-        return mean_interval([a - b for a, b in map(accuracies, pairs)]).low > 0
+        from scipy.stats import ttest_rel
+
+        cured, rival = (accuracies(self.runs[arm]) for arm in ("bn+ffnbn", other))  # of the same seeds
+        return ttest_rel(cured, rival).confidence_interval(0.95).low > 0
 
     @property
     def ffn_to_blame(self) -> bool:

@@ -86,6 +86,11 @@ POISONS = MappingProxyType({"× 10": {"poison": 10.0}, "× 100": {"poison": 100.
 RATES = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
 CLIPS = (None, 1.0)
 
+#: A run that nothing was done to: what the remedies and poisons change, as it is without them.
+UNTOUCHED = MappingProxyType(
+    {field: getattr(Recipe(), field) for each in (*REMEDIES.values(), *POISONS.values()) for field in each}
+)
+
 #: What stands in the FFN's slot, or cures from elsewhere, in the order in which it is told.
 SLOTS = MappingProxyType(
     {
@@ -100,16 +105,11 @@ SLOTS = MappingProxyType(
 )
 
 
-def at_its_rate(setting: dict, name: str) -> dict:
-    """A setting of `REMEDIES` in a regime: SGD's learning rate is the regime's own."""
-    return setting | {"lr": SGD_RATES[name]} if setting.get("optimizer") == "sgd" else setting
-
-
 def _memory(*names: str) -> tuple[Recipe, ...]:
     runs: list[Recipe] = []
     for seed, name in product(JUDGED, names):
-        grid = partial(_grid, [name], seeds=[seed], **_LEAN)
-        runs += grid(["bn"], settings=[at_its_rate(setting, name) for setting in REMEDIES.values()])
+        grid, rate = partial(_grid, [name], seeds=[seed], **_LEAN), {"lr": SGD_RATES[name]}
+        runs += grid(["bn"], settings=[s | rate if "optimizer" in s else s for s in REMEDIES.values()])
         runs += grid(["ln", "bn+ffnbn"]) + grid(["ln"], settings=POISONS.values())
     return tuple(runs)
 

@@ -141,15 +141,15 @@ class _Pool:
 
     def __init__(self, jobs: int | None, device, data_folder, scheduler: str | None):
         self.device, self.data_folder, self.scheduler = device, data_folder, scheduler
-        self.jobs = jobs or -1  # as many as the workers have threads
-        self.words = f"{jobs} at a time" if jobs else "as many at a time as the workers take"
         if scheduler is None:
             from normviz.lab.training import usable_device
 
             kind = usable_device(device).type
             self.device = device or kind
-            self.jobs = jobs or (os.cpu_count() or 1 if kind == "cpu" else 1)
-            self.words = f"{self.jobs} at a time"
+            jobs = jobs or (os.cpu_count() or 1 if kind == "cpu" else 1)
+        self.jobs = jobs or -1  # as many as the workers have threads
+        self.words = f"{jobs} at a time" if jobs else "as many at a time as the workers take"
+        self.words += f" at {scheduler}" if scheduler else ""
 
     def __call__(self, recipes: Iterable[Recipe], study: Study) -> Iterator[dict]:
         """The rows of these runs, in whatever order they are done."""
@@ -286,14 +286,11 @@ def table(rows: list[dict]) -> str:
     """`summary` as plain text."""
     lines = []
     for row in rows:
-        names = " ".join(str(value) for name, value in row.items() if name not in _COLUMNS)
-        kinds = ", ".join(f"{count} {KINDS[kind].word}" for kind, count in row["verdicts"].items())
-        (loss, loss_sd), (accuracy, accuracy_sd) = row["loss"], row["accuracy"]
-        bad = f"; {row['bad_evals']} test losses not finite" if row["bad_evals"] else ""
+        *names, _, verdicts, (loss, loss_sd), (accuracy, accuracy_sd), lost = row.values()
+        kinds = ", ".join(f"{count} {KINDS[kind].word}" for kind, count in verdicts.items())
+        bad = f"; {lost} test losses not finite" if lost else ""
         lines.append(
-            f"{names:32} loss {loss:6.3f} ± {loss_sd:5.3f}   accuracy {accuracy:.3f} ± {accuracy_sd:.3f}   {kinds}{bad}"
+            f"{' '.join(map(str, names)):32} loss {loss:6.3f} ± {loss_sd:5.3f}   "
+            f"accuracy {accuracy:.3f} ± {accuracy_sd:.3f}   {kinds}{bad}"
         )
     return "\n".join(lines)
-
-
-_COLUMNS = ("runs", "verdicts", "loss", "accuracy", "bad_evals")
