@@ -85,7 +85,7 @@ def _in_order(name: str, folder) -> list[dict]:
 
 
 def _sound(path: Path) -> dict[Recipe, dict]:
-    """The rows of the runs that did not fail."""
+    """The rows of the runs that did not fail, in the order in which they were first tried."""
     return {recipe: row for recipe, row in _rows(path).items() if "error" not in row}
 
 
