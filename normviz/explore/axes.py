@@ -6,7 +6,7 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -86,9 +86,7 @@ def steps_of(part: Part) -> tuple[dict[str, np.ndarray], float, str]:
 
 @lru_cache(maxsize=64)
 def deviation(part: Part) -> float:
-    """How far torch's module, run as the snippet has it, is from `normalize`: the largest difference, NaN where one
-    has NaN and the other has not.  Needs torch.
-    """
+    """The largest difference between torch's module, run as the snippet, and `normalize`; NaN if but one has NaN."""
     import torch
 
     x, threads = tensor(part.x, part.sets.shape), torch.get_num_threads()
@@ -143,11 +141,9 @@ def numbers_of(part: Part, step: str) -> dict:
 
 def cursor_keys(axes: TensorAxes) -> dict[str, tuple[str, int]]:
     """Which arrows step which axis: within a tile the positions, with Shift to another tile; tiles alone for (N, C)."""
-    letters = [letter.lower() for letter in axes.letters]
+    letters = axes.letters.lower()
     at, tile = [letters[i] for i in axes.positions], (letters[axes.channel], letters[0])
-    if not at:
-        return arrows(*tile)
-    return arrows(at[-1], at[0] if len(at) > 1 else "", *tile)
+    return arrows(at[-1], at[0] if len(at) > 1 else "", *tile) if at else arrows(*tile)
 
 
 def rows_of(axes: TensorAxes) -> int:
@@ -168,7 +164,7 @@ class Axes(Explorer):
     Raises TypeError if x is not numeric; ValueError for a wrong rank or an empty axis, too.
     """
 
-    ahead: ClassVar[tuple[str, ...]] = ("method", "groups", "color", "step")
+    ahead = ("method", "groups", "color", "step")
 
     x: Held | None = given()
     layout: str = choice("NCHW", tuple(LAYOUTS))
@@ -220,8 +216,7 @@ class Axes(Explorer):
     def largest(self) -> tuple[int, ...]:
         """How far the sliders reach."""
         axes = self.whole
-        line = 8 if len(axes.positions) == 1 else 1  # a single axis of positions has room for more of them
-        reach = REACH | {"position": REACH["position"] * line}
+        reach = REACH | ({"position": 64} if len(axes.positions) == 1 else {})  # one alone has room for more
         return tuple(min(size, reach[role]) for size, role in zip(axes.shape, axes.roles, strict=True))
 
     @cached_property
@@ -242,8 +237,8 @@ class Axes(Explorer):
         return offered | {name: plain[name] for name in ("color", "step", "eps", "gamma", "beta")}
 
     def turn(self, **changes: Any) -> Explorer:
-        if strange := [name for name in changes if name not in self.controls()]:
-            return super().turn(**dict.fromkeys(strange))  # which refuses it
+        if not changes.keys() <= self.controls().keys():
+            return super().turn(**changes)  # which refuses it
         letters, groups = self.whole.letters, changes.pop("groups", None)
         sizes = [changes.pop(letter, size) for letter, size in zip(letters, self.sizes, strict=True)]
         rows = zip(letters, self.cursor, sizes, strict=True)
@@ -261,27 +256,25 @@ class Axes(Explorer):
     def read(self) -> Reading:
         part = self.part(self.method)
         steps, _, refusal = steps_of(part)
-        return Reading(tensor(self.x, self.sizes), part.sets, steps, refusal, **self.at_cursor(part.sets, steps["raw"]))
-
-    def at_cursor(self, sets: Cut, raw: np.ndarray) -> dict[str, float]:
-        """Size, mean and standard deviation of the cursor's set."""
-        return set_statistics(raw, sets.labels, self.cursor, sets.row.centred)
+        known = set_statistics(steps["raw"], part.sets.labels, self.cursor, part.sets.row.centred)
+        return Reading(tensor(self.x, self.sizes), part.sets, steps, refusal, **known)
 
     def say(self, reading: Reading) -> str:
-        every = [self.part(method).sets for method in METHODS] if self.compare else [reading.sets]
-        return " ".join(sets.caption(**self.at_cursor(sets, reading.steps["raw"])) for sets in every)
+        raw, every = reading.steps["raw"], [reading.sets]
+        if self.compare:
+            every = [self.part(method).sets for method in METHODS]
+        return " ".join(c.caption(**set_statistics(raw, c.labels, self.cursor, c.row.centred)) for c in every)
 
     def notes(self, reading: Reading) -> list[str]:
-        sets, whole, part = reading.sets, self.whole.shape, self.part(self.method)
-        cells, var = f"The cursor's set has {plural(reading.size, 'cell')}", reading.std**2
+        sets, whole, part, var = reading.sets, self.whole.shape, self.part(self.method), reading.std**2
+        known = f"mean square = {var:.4g}; RMSNorm subtracts no mean"
+        if sets.row.centred:
+            known = f"μ = {reading.mean:.4g}, σ² = {var:.4g}"
         texts = [
-            f"{cells}: μ = {reading.mean:.4g}, σ² = {var:.4g}."
-            if sets.row.centred
-            else f"{cells}: mean square = {var:.4g}; RMSNorm subtracts no mean.",
+            f"The cursor's set has {plural(reading.size, 'cell')}: {known}.",
             f"{plural(sets.count.sets, 'set')}, {sets.count.formula} = {sets.count.values} statistics.",
+            *(f"On this shape the sets are those of {METHODS[o].name}: the two coincide." for o in sets.same_as),
         ]
-        for other in sets.same_as:
-            texts.append(f"On this shape the sets are those of {METHODS[other].name}: the two coincide.")
         if reading.refusal:
             texts.append(f"Refused by torch: {reading.refusal}")
         notes, ran = [" ".join(texts)], "was not run here"
@@ -304,17 +297,17 @@ class Axes(Explorer):
         return [(0, 0, 418, 452), (422, 0, 930, 262), (422, 262, 674, 452), (678, 262, 928, 452)]
 
     def draw(self, reading: Reading) -> Scene:
-        letters = [letter.lower() for letter in self.whole.letters]
+        axes, part, n = reading.sets.axes, self.part(self.method), self.cursor[0]
+        whole = Box(BLOCK.x, BLOCK.y, WIDTH - 2 * BLOCK.x, SHEET.bottom - BLOCK.y)
+        cursor = Handle("cursor", (*axes.letters.lower(),), whole, cells=True, sets=True, keys=cursor_keys(axes))
         if self.compare:
             values = {method: steps_of(self.part(method))[0][self.step] for method in METHODS}
             scene = methods_scene(
                 reading.x, tuple(METHODS), self.groups, cursor=self.cursor, color=self.color, layout=self.layout,
                 values=values, panel=(WIDTH / 3, 300),
             )  # fmt: skip
-            whole = Box(0, 0, scene.width, scene.height)
-            scene.handles = [Handle("cursor", (*letters,), whole, cells=True, keys=cursor_keys(self.whole))]
+            scene.handles = [replace(cursor, box=Box(0, 0, scene.width, scene.height), sets=False)]
             return scene
-        axes, part, n = reading.sets.axes, self.part(self.method), self.cursor[0]
         half = rows_of(axes) // 2
         middle = min(max(n, half), axes.shape[0] - rows_of(axes) + half)
         cells, small, backdrop = still(part, self.color, self.step, middle)
@@ -322,8 +315,4 @@ class Axes(Explorer):
         cells, small = replace(cells, cursor=at), replace(small, cursor=(n - small.start[0], *at[1:]))
         items = [*block_cursor(cells, BLOCK), *sheet_cursor(small, SHEET), *cells_legend(cells, 14, HEIGHT - 10)]
         items += histograms(part, self.step, int(cells.labels[at]), int(cells.hues[at]))
-        cursor = Handle(
-            "cursor", (*letters,), Box(BLOCK.x, BLOCK.y, WIDTH - 2 * BLOCK.x, SHEET.bottom - BLOCK.y), cells=True,
-            sets=True, keys=cursor_keys(axes),
-        )  # fmt: skip
         return Scene(WIDTH, HEIGHT, items, backdrop=backdrop, handles=[cursor], numbers=numbers_of(part, self.step))

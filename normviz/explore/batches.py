@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -108,7 +108,11 @@ class Batches(Explorer):
     that is not finite or beyond ±1e70.
     """
 
-    ahead: ClassVar[tuple[str, ...]] = ("batch_size", "scope", "evaluation", "momentum")
+    ahead = ("batch_size", "scope", "evaluation", "momentum")
+    parts = (
+        *((0, 6, 424, 34), (424, 6, 690, 34), (690, 6, 960, 34)),  # the legend
+        *((0, 46, 424, 258), (424, 46, 840, 258), (0, 258, 530, 502), (530, 258, 840, 502), (0, 502, 530, 540)),
+    )
 
     x: object = given()
     batch_size: int = choice(8, SIZES, "batch size")
@@ -134,11 +138,8 @@ class Batches(Explorer):
 
     def offer(self) -> dict[str, Control]:
         offered, (maps, names, *_) = super().offer(), population_of(self.x)
-        channel, image = (
-            offered["channel"].among(range(len(names)), names),
-            replace(offered["image"], high=len(maps) - 1),
-        )
-        return offered | {"channel": channel, "image": image}
+        channel = offered["channel"].among(range(len(names)), names)
+        return offered | {"channel": channel, "image": replace(offered["image"], high=len(maps) - 1)}
 
     def read(self) -> Reading:
         """The batches, drawn with replacement, go through BatchNorm one after the other."""
@@ -174,18 +175,11 @@ class Batches(Explorer):
     def say(self, reading: Reading) -> str:
         (centre, spread), (mean, var) = reading.population, reading.running[-1]
         std, watched = spread**0.5, reading.watched
-        rest = (
-            f"running mean {_sound(mean, std)}, running variance {_sound(var, spread)} (population "
-            f"{_sound(centre, std)} and {_sound(spread, spread)})"
-        )
-        if reading.refusal:
-            statistics = f"a single value has no variance, and torch refuses to train on it; {rest}, as they started."
-        else:
-            statistics = (
-                f"{plural(self.draws, 'batch mean')} scatter{'s' * (self.draws == 1)} by "
-                f"±{_sound(reading.mean.std(), std)} and batch variances by ±{_sound(reading.var.std(), spread)}; "
-                f"{rest}, momentum {self.momentum}."
-            )
+        scatter, rest = "a single value has no variance, and torch refuses to train on it", "as they started"
+        if not reading.refusal:
+            scatter = f"{plural(self.draws, 'batch mean')} scatter{'s' * (self.draws == 1)} by "
+            scatter += f"±{_sound(reading.mean.std(), std)} and batch variances by ±{_sound(reading.var.std(), spread)}"
+            rest = f"momentum {self.momentum}"
         first, low, high = map(_sound, (watched[0], watched.min(), watched.max()))
         if reading.refusal and not self.evaluation:
             outputs = "has no output"
@@ -197,28 +191,24 @@ class Batches(Explorer):
             outputs = f"comes out between {low} and {high}, depending on the rest of its batch"
         return (
             f"BatchNorm of channel ‘{population_of(self.x).names[self.channel]}’, {SCOPES[self.scope]}, batches of "
-            f"{self.batch_size}: {statistics} In {self._mode} the framed cell of image {self.image} {outputs}."
+            f"{self.batch_size}: {scatter}; running mean {_sound(mean, std)}, running variance {_sound(var, spread)} "
+            f"(population {_sound(centre, std)} and {_sound(spread, spread)}), {rest}. In {self._mode} the framed cell "
+            f"of image {self.image} {outputs}."
         )
 
     @property
     def _mode(self) -> str:
         return "evaluation" if self.evaluation else "training"
 
-    @property
-    def parts(self) -> list[tuple[float, ...]]:
-        legend = [(0, 6, 424, 34), (424, 6, 690, 34), (690, 6, 960, 34)]
-        charts = [(0, 46, 424, 258), (424, 46, 840, 258), (0, 258, 530, 502), (530, 258, 840, 502)]
-        return [*legend, *charts, (0, 502, 530, 540)]
-
     def draw(self, reading: Reading) -> Scene:
         """Batch means and variances with the running estimates; below them one image in one batch after another."""
         band = mix(BATCH.color, PAPER, 0.82), "where 95 % of batch means fall"
+        means, variances, outputs = self._statistic(reading, 0), self._statistic(reading, 1), self._outputs(reading)
         items = legend([BATCH, RUNNING, ("", "– – population"), band, ("", "○ beyond the scale")], 72, 20)
-        tops = (item for which in (0, 1) for item in self._statistic(reading, which))
-        parts = [*items, *tops, *self._tiles(reading), *self._outputs(reading)]
-        return Scene(840, 520, parts, handles=[along("batches", "draws", _chart(MEANS, (0, 1), ""), BATCHES, BATCHES)])
+        items += [*means.items, *variances.items, *self._tiles(reading), *outputs.items]
+        return Scene(840, 520, items, handles=[along("batches", "draws", means, BATCHES, BATCHES)])
 
-    def _statistic(self, reading: Reading, which: int) -> list:
+    def _statistic(self, reading: Reading, which: int) -> Chart:
         """One of the two charts on top: a dot a batch, the running estimate as a line."""
         name, (low, high) = ("mean", "variance")[which], spread_of(self.x, self.channel, self.scope)[3][which]
         chart = _chart(replace(MEANS, x=MEANS.x + 418 * which), (low, high), f"The {name} of each batch")
@@ -230,7 +220,7 @@ class Batches(Explorer):
         if reading.refusal:
             for y, text in ((102, "a single value has no variance:"), (120, "torch refuses to train")):
                 chart.add(Label(chart.box.center[0], y, text, anchor="middle", bold=True))
-            return chart.items
+            return chart
         batch = np.arange(len(running))
         chart.dots(batch[1:], values, BATCH, hollow=(values < low) | (values > high), name=f"batch-{name}")
         chart.line(batch, running, Style("", PAPER), 5.0)
@@ -238,7 +228,7 @@ class Batches(Explorer):
         if not low <= running[0] <= high:
             arrow, dy = ("↑", 14) if running[0] > high else ("↓", -6)
             chart.write(0, running[0], f"{arrow} starts at {number(running[0])}", dx=6, dy=dy, color=MUTED)
-        return chart.items
+        return chart
 
     def _tiles(self, reading: Reading) -> list:
         """The image, its raw channel, the outputs in the last batches, and how far each is from the ideal one."""
@@ -275,7 +265,7 @@ class Batches(Explorer):
         note = f"Numbers: the framed cell. Orange is above 0, blue below: {scales}"
         return [*items, Label(12, 508, note, color=MUTED)]
 
-    def _outputs(self, reading: Reading) -> list:
+    def _outputs(self, reading: Reading) -> Chart:
         """The watched cell's output in every batch."""
         ideal, watched = reading.ideal[reading.at], reading.watched
         low, high = ideal - 0.75, ideal + 0.75
@@ -285,7 +275,7 @@ class Batches(Explorer):
         chart.across(ideal, name="population")
         style, beyond = RUNNING if self.evaluation else BATCH, (watched < low) | (watched > high)
         chart.dots(np.arange(1, self.draws + 1), watched, style, hollow=beyond, name="watched")
-        return chart.items
+        return chart
 
 
 def _sound(value: float, scale: float = 1.0) -> str:

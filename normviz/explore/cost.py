@@ -76,8 +76,7 @@ class Cost(Explorer):
         if not (isinstance(record, Mapping) and {"machine", "layers"} <= record.keys()):
             raise ValueError(f"record={short(record)} must be what lab.measure_layers gives, with a machine and layers")
         if self.measured is None:
-            rows = record["layers"]
-            timed = {(row["batch"], row["tokens"], row["width"]): row["seconds"] for row in rows}
+            timed = {(row["batch"], row["tokens"], row["width"]): row["seconds"] for row in record["layers"]}
             self._set("measured", Held(timed))
 
     def actions(self) -> dict:

@@ -7,6 +7,7 @@ the three axes, each by one number, until the ellipsoid of all tokens is round.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -123,8 +124,8 @@ class View:
         return np.asarray(points) @ self.eye
 
 
-_ANGLES = np.linspace(0, 2 * np.pi, 36, endpoint=False)
-CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)  # (36, 2)
+_ANGLES = np.linspace(0, 2 * np.pi, 36, endpoint=False)[:, None]
+CIRCLE = np.hstack([np.cos(_ANGLES), np.sin(_ANGLES)])  # (36, 2)
 _X, _Y, _Z = np.eye(3)
 #: The circle (36, 3) of the tokens with mean 0 and length 1: LayerNorm's, up to its radius
 PLANE = CIRCLE @ np.stack([np.array([1, -1, 0]) / 2**0.5, np.array([1, 1, -2]) / 6**0.5])
@@ -155,11 +156,12 @@ class Geometry(Explorer):
     bias of the first feature (the others keep 1 and 0).
     """
 
-    ahead: ClassVar[tuple[str, ...]] = ("tokens", "step", "azimuth")
-    stops: ClassVar[dict[str, tuple[float, ...]]] = {
-        "step": (0.0, 1.0, 2.0, 3.0),
-        "azimuth": (70.0, 160.0, 250.0, 340.0),
-    }
+    ahead = ("tokens", "step", "azimuth")
+    stops: ClassVar = {"step": (0.0, 1.0, 2.0, 3.0), "azimuth": (70.0, 160.0, 250.0, 340.0)}
+    parts = (
+        *((x, 0, x + 280, 366) for x in (0, 280, 560)),
+        *((left, 366, right, 392) for left, right in pairwise((0, 226, 690, 840))),
+    )
 
     tokens: str = choice("filters", {name: key for key, (name, _) in TOKENS.items()}, "tokens")
     step: float = number(2.0, least=0, most=3, step=0.1)
@@ -189,15 +191,6 @@ class Geometry(Explorer):
             f"was {vector(raw)} and is: {places}."
         )
 
-    @property
-    def parts(self) -> list[tuple[float, ...]]:
-        return [
-            *((x, 0, x + 280, 366) for x in (0, 280, 560)),
-            (0, 366, 226, 392),
-            (226, 366, 690, 392),
-            (690, 366, 840, 392),
-        ]
-
     def draw(self, reading: dict[str, Panel]) -> Scene:
         """The same tokens under three methods, side by side, from one point of view and on one scale."""
         picture, reach = Scene(WIDE * len(reading), 392), extent(reading)
@@ -216,13 +209,11 @@ class Geometry(Explorer):
             if k:
                 picture.items.append(Strokes(np.array([[(left, 8), (left, 366)]]), GREY, 0.8, name="rule"))
         every = Box(4, 44, picture.width - 8, 284)
+        turn = {"azimuth": (-0.5, 0.0), "tilt": (0.0, 0.5)}
         picture.handles = [
             Handle("followed token", ("token",), every, cells=True, only="0"),
-            Handle(
-                "point of view", ("azimuth", "tilt"), every, drag={"azimuth": (-0.5, 0.0), "tilt": (0.0, 0.5)},
-                keys=arrows("azimuth", "tilt"), wraps=("azimuth",),
-            ),
-        ]  # fmt: skip
+            Handle("point of view", (*turn,), every, drag=turn, keys=arrows(*turn), wraps=("azimuth",)),
+        ]
         picture.items += self._key(picture.width)
         return picture
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -73,8 +73,8 @@ class Gradient(Explorer):
             raise ValueError(f"runs has what is no run, or none ({error!r}); it takes {takes}") from None
 
     def offer(self) -> dict[str, Control]:
-        offered, depths = super().offer(), self.runs.value[1]
-        return offered | {"depth": replace(offered["depth"], kind="choice", values=depths, labels=(*map(str, depths),))}
+        offered = super().offer()
+        return offered | {"depth": offered["depth"].among(self.runs.value[1])}
 
     def read(self) -> dict[str, Curve]:
         """By arm; one that was not measured in this setting is left out."""
@@ -110,6 +110,5 @@ class Gradient(Explorer):
             chart.items += [marker([(560, y - 4)], style, 6.0, "legend"), Label(574, y, style.name)]
             chart.add(Label(754, y, amount(c.here), 14, "end", bold=True))
             chart.add(Label(832, y, fixed(c.growth), **right))
-        return Scene(
-            844, 360, chart.items, backdrop=backdrop, handles=[along("blocks", "depth", chart, self.runs.value[1])]
-        )
+        blocks = along("blocks", "depth", chart, self.runs.value[1])
+        return Scene(844, 360, chart.items, backdrop=backdrop, handles=[blocks])

@@ -57,9 +57,7 @@ def rms(values: np.ndarray, axis=None) -> np.ndarray:
 
 
 @lru_cache(maxsize=8)
-def compare(
-    image: str, contrast: float, brightness: float, gain: float
-) -> tuple[np.ndarray, np.ndarray, dict[int, np.ndarray]]:
+def compare(image: str, contrast: float, brightness: float, gain: float) -> tuple[np.ndarray, np.ndarray, dict]:
     """An image and its changed copy (2, h, w); their maps (2, C, h, w); for every G those maps after GroupNorm."""
     images = np.stack([original(image), contrast * original(image) + brightness])
     raw = filter_maps(np.pad(images, ((0, 0), (1, 1), (1, 1)), mode="edge"))  # the rim is repeated outwards
@@ -136,9 +134,8 @@ class Groups(Explorer):
                 *_maps(name, reading.normalized[i], "σ after", reading.kept[i]),
             ]
         items += _maps("difference", reading.normalized[1] - reading.normalized[0], "rms", reading.differs)
-        return Scene(
-            844, 576, items, handles=[along("groups", "num_groups", bars, range(len(GROUPS)))]
-        )  # what JupyterLab leaves of a laptop's screen beside its file browser
+        # As wide as what JupyterLab leaves of a laptop's screen beside its file browser
+        return Scene(844, 576, items, handles=[along("groups", "num_groups", bars, range(len(GROUPS)))])
 
     def _bars(self, box: Box, through: dict[int, float]) -> Chart:
         """How much of the change is left, for every number of groups."""
@@ -149,9 +146,9 @@ class Groups(Explorer):
             x_ticks={i: names.get(groups, str(groups)) for i, groups in enumerate(GROUPS)},
         )  # fmt: skip
         for i, (groups, value) in enumerate(through.items()):
-            here = groups == self.num_groups
-            chart.bars(i, value, 0.68, set_fill(5, faded=not here), titles=[f"G={groups}: {value:.4g}"],
-                       stroke_width=2.4 if here else 0.5, name="through")  # fmt: skip
+            here, title = groups == self.num_groups, [f"G={groups}: {value:.4g}"]
+            look = {"stroke_width": 2.4 if here else 0.5, "name": "through"}
+            chart.bars(i, value, 0.68, set_fill(5, faded=not here), titles=title, **look)
             chart.write(i, value, fixed(value), dy=-5, anchor="middle", bold=here)
         return chart
 

@@ -155,9 +155,8 @@ class Inside(Recorded):
         tokens = len(record["images"]) * (self.images.value[0].size // self.patch**2)
         longest = [(int(i), int(p), float(r)) for i, p, r in here["longest"]]
         ratios = np.array([block["ratio"] for block in blocks], float)
-        return Reading(
-            record["step"], tokens, here["ratio"], (tokens - 1) ** 0.5, np.array(here["counts"]), longest, ratios
-        )
+        counts, bound = np.array(here["counts"]), (tokens - 1) ** 0.5
+        return Reading(record["step"], tokens, here["ratio"], bound, counts, longest, ratios)
 
     def say(self, reading: Reading) -> str:
         where = f"{style_of(self.arm).name}, step {reading.step}, block {self.block}, {SITES[self.site]}"

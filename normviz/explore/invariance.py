@@ -14,7 +14,7 @@ import numpy as np
 
 from normviz.explore.base import Explorer
 from normviz.fields import choice, number
-from normviz.norms import METHODS, RunningStats, normalize
+from normviz.norms import METHODS, normalize
 from normviz.picture.color import GROUND, INK, MARKS, MUTED, PAPER, VALUE_FILLS, readable_on, value_fills, value_limit
 from normviz.picture.scene import Box, Handle, Label, Scene, Shapes, Strokes, arrows, grid_rects, rect, rects, ring
 from normviz.picture.text import percent
@@ -61,10 +61,9 @@ def output(x: np.ndarray, method: str | None, evaluation: bool) -> np.ndarray:
     """x (T, D) through a norm.  evaluation: BatchNorm has the statistics of the unchanged input stored."""
     if method is None:
         return x
-    if evaluation and METHODS[method].running:
-        stored = summed_inputs()
-        return normalize(x, method, running=RunningStats(stored.mean(0), stored.var(0, ddof=1)), training=False)
-    return normalize(x, method)
+    stored = summed_inputs() if evaluation and METHODS[method].running else None
+    running = None if stored is None else (stored.mean(0), stored.var(0, ddof=1))
+    return normalize(x, method, running=running, training=running is None)
 
 
 def share(move: np.ndarray, old: np.ndarray) -> float:
@@ -80,7 +79,11 @@ class Invariance(Explorer):
     every cell; evaluation: BatchNorm has the statistics of the unchanged input stored.
     """
 
-    stops: ClassVar[dict[str, tuple[float, ...]]] = {"scale": (0.25, 0.5, 1.0, 2.0, 4.0)}
+    stops: ClassVar = {"scale": (0.25, 0.5, 1.0, 2.0, 4.0)}
+    parts = (
+        *((left, 0, right, 372) for left, right in pairwise((0, 188, 348, 508, 670, 840))),
+        *((0, 372, 272, 398), (272, 372, 800, 416)),
+    )
 
     scope: str = choice("token", {name: key for key, (name, *_) in SCOPES.items()}, "change")
     scale: float = choice(4.0, SCALES, "scale x")
@@ -111,11 +114,6 @@ class Invariance(Explorer):
         mode = "evaluation" if self.evaluation else "training"
         becomes = f"Weights × {self.weights:g}; {where} becomes {self.scale:g}·x{shift}; {mode}"
         return f"{becomes}. The output moves by: {'; '.join(moves)}."
-
-    @property
-    def parts(self) -> list[tuple[float, ...]]:
-        maps = ((left, 0, right, 372) for left, right in pairwise((0, 188, 348, 508, 670, 840)))
-        return [*maps, (0, 372, 272, 398), (272, 372, 800, 416)]
 
     def draw(self, reading: Reading) -> Scene:
         """The changed input, and for each method the difference that the change makes to its output."""

@@ -146,10 +146,8 @@ class Time(Explorer):
 
     def say(self, reading: Reading) -> str:
         t, alive = self.step, int(reading.alive[self.step])
-        where, padding = (
-            ("of this step", "shared by all steps")[not self.per_step],
-            ("counted", "left out")[self.masked],
-        )
+        where = "of this step" if self.per_step else "shared by all steps"
+        padding = "left out" if self.masked else "counted"
         text = f"Step {t}: {alive} of {self.batch_size} sequences alive. Statistics {where}, padding {padding}: "
         if not np.isfinite(reading.mean[t]):
             return text + "there is nothing to average, as every sequence of the batch has ended."
