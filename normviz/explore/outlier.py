@@ -74,9 +74,8 @@ class Outlier(Explorer):
     parts = ((0, 0, 424, 270), (424, 0, 840, 270), (0, 270, 520, 486), (520, 270, 840, 486))
 
     def draw(self, reading: Reading) -> Scene:
-        (chart, items), top = self._curves(reading), 1.15 * max(reading.bound, 3.0)
-        factor = along("factor k", "factor", chart, FACTORS)
-        ticks = {i: str(i) for i in range(0, self.size, max(1, self.size // 8))}
+        curves, top = self._curves(reading), 1.15 * max(reading.bound, 3.0)
+        items, ticks = [*curves.items], {i: str(i) for i in range(0, self.size, max(1, self.size // 8))}
         for i, method in enumerate(SHOWN):
             heading, values = f"After {METHODS[method].family}", reading.values[method]
             chart = Chart(
@@ -90,9 +89,9 @@ class Outlier(Explorer):
                 chart.across(-reading.bound, name="bound")
                 chart.across(reading.bound, f"√(N−1) = {reading.bound:.2f}", name="bound")
             items += chart.items
-        return Scene(840, 486, items, handles=[factor])
+        return Scene(840, 486, items, handles=[along("factor k", "factor", curves, FACTORS)])
 
-    def _curves(self, reading: Reading) -> tuple[Chart, list]:
+    def _curves(self, reading: Reading) -> Chart:
         """Magnitude of the extreme sample and spread of the others, over the factor, both logarithmic."""
         chart = Chart(
             Box(62, 296, 440, 140), (1, 1000), (1e-3, 20), log_x=True, log_y=True, heading="The same for every factor",
@@ -110,4 +109,4 @@ class Outlier(Explorer):
             chart.items += legend([look], 540, y)
             chart.add(Label(828, y, f"{curves[method][at]:.3g}", anchor="end", bold=True))
             y += 30
-        return chart, chart.items
+        return chart
