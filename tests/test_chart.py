@@ -112,17 +112,15 @@ def test_gaps_and_missing_values():
     chart = Chart(Box(60, 40, 400, 200), (0, 5), (0, 10), x_ticks=False, y_ticks=False)
     y = np.array([1, 2, np.nan, 4, 5, np.inf])
     assert len(chart.line(range(6), y, STYLE).points) == 2
-    dots = chart.dots(range(6), y, STYLE, hollow=[True] + [False] * 5, titles=list("abcdef"))
-    assert dots.titles == list("abde") and dots.fills == [PAPER] + [STYLE.color] * 3
+    dots = chart.dots(range(6), y, STYLE, hollow=[True] + [False] * 5)
+    assert dots.fills == [PAPER] + [STYLE.color] * 3
     np.testing.assert_allclose(dots.points.mean(axis=1), chart([0, 1, 3, 4], [1, 2, 4, 5]), atol=1e-6)
-    bars = chart.bars(range(6), y, 0.8, list("123456"), titles=list("abcdef"))
-    assert bars.fills == list("1245") and bars.titles == list("abde")
+    bars = chart.bars(range(6), y, 0.8, "#123456", titles=list("abcdef"))
+    assert bars.fills == ["#123456"] * 4 and bars.titles == list("abde")
     assert bars.points[1].tolist() == [*map(list, chart([0.6, 1.4, 1.4, 0.6], [2, 2, 0, 0]))]
-    lying = chart.bars([5], [3], 2, "#000000", lying=True)
-    assert lying.points[0].tolist() == [*map(list, chart([0, 3, 3, 0], [6, 6, 4, 4]))]
     band = chart.band(range(6), y - 1, y, "#000000")
     assert band.points.shape == (1, 8, 2)
-    assert chart.items[-5:] == [chart.items[1], dots, bars, lying, band]
+    assert chart.items[-4:] == [chart.items[1], dots, bars, band]
 
 
 @given(st.lists(st.floats(0, 10), min_size=5, max_size=5), st.floats(0.5, 9.5))

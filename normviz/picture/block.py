@@ -6,6 +6,7 @@ What the sets are, and what the axes are called, comes from the caller.  numpy o
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -147,7 +148,7 @@ class _Projection:
     """Oblique view of a block: C to the right, positions down, N into the depth (up and to the right)."""
 
     def __init__(self, shape: tuple[int, int, int], box: Box):
-        n, c, p = shape
+        box, (n, c, p) = Box(box.x + 26, box.y + 6, box.width - 60, box.height - 30), shape
         depth = min(17.0, 0.30 * box.width / n, 0.26 * box.height / n)
         into = np.array([0.80, -0.55]) * depth
         right, down = min(30.0, (box.width - n * into[0]) / c), min(26.0, (box.height + n * into[1]) / p)
@@ -155,15 +156,12 @@ class _Projection:
         slack = np.array([box.width - (c * right + n * into[0]), box.height - (p * down - n * into[1])])
         self.origin = np.array([box.x, box.y]) + slack / 2 - [0, n * into[1]]
 
-    def __call__(self, n, c, p) -> np.ndarray:
-        """Corner (n, c, p) of the grid as a point (2,), or arrays of one shape (F,) as points (F, 2)."""
-        return self.origin + np.stack((n, c, p), axis=-1) @ self.matrix
-
-    def quads(self, face: int, n, c, p) -> np.ndarray:
-        """Corners (F, 4, 2) of the front (0), top (1) or right (2) side of cells."""
-        return self.origin + (np.stack([n, c, p], axis=1)[:, None, :] + _SIDES[face]) @ self.matrix
+    def __call__(self, corners) -> np.ndarray:
+        """Corners (…, 3) of the grid, as (n, c, p), as points (…, 2) of the sheet."""
+        return self.origin + np.asarray(corners) @ self.matrix
 
 
+#: Corners of the front (0), top (1) and right (2) side of a cell
 _SIDES = np.array([
     ((0, 0, 0), (0, 1, 0), (0, 1, 1), (0, 0, 1)),
     ((0, 0, 0), (0, 1, 0), (1, 1, 0), (1, 0, 0)),
@@ -171,15 +169,17 @@ _SIDES = np.array([
 ])  # fmt: skip
 
 
-def _visible(low, high):
-    """Index arrays of the three visible sides of the box of cells low … high-1 (n, c, p)."""
+def _sides(view: _Projection, low, high) -> Iterator[tuple[int, tuple[np.ndarray, ...], np.ndarray]]:
+    """The three visible sides of the box of cells low … high-1: which, its cells (n, c, p), their corners (F, 4, 2)."""
     n, c, p = (np.arange(a, b) for a, b in zip(low, high, strict=True))
-    return enumerate((_grid(n[:1], c, p), _grid(n, c, p[:1]), _grid(n, c[-1:], p)))
+    for face, index in enumerate((_grid(n[:1], c, p), _grid(n, c, p[:1]), _grid(n, c[-1:], p))):
+        yield face, index, view(np.stack(index, axis=1)[:, None, :] + _SIDES[face])
 
 
-def _sides(view: _Projection, cells: Cells, low, high, **look) -> list:
-    return [item for face, index in _visible(low, high)
-            for item in cells.faces(view.quads(face, *index), index, face, **look)]  # fmt: skip
+def _faces(view: _Projection, cells: Cells, low, high, **look) -> list:
+    return [
+        item for face, index, points in _sides(view, low, high) for item in cells.faces(points, index, face, **look)
+    ]
 
 
 def _borders(marks: np.ndarray) -> np.ndarray:
@@ -192,9 +192,8 @@ def _borders(marks: np.ndarray) -> np.ndarray:
 def _edges(view: _Projection, cells: Cells) -> np.ndarray:
     """Segments between neighbouring faces that belong to unlike sets."""
     labels, right = cells.labels, cells.shape[1]
-    front, top, side = (np.moveaxis(_borders(m), -1, 0) for m in (labels[0], labels[:, :, 0], labels[:, -1]))
-    parts = (0 * front[0], *front), (*top, 0 * top[0]), (side[0], 0 * side[0] + right, side[1])
-    return np.concatenate([view(*corners) for corners in parts])
+    sides = (labels[0], 0, 0), (labels[:, :, 0], 2, 0), (labels[:, -1], 1, right)  # a map, and where its side lies
+    return view(np.concatenate([np.insert(_borders(marks), axis, at, axis=-1) for marks, axis, at in sides]))
 
 
 _CORNERS = np.array(list(np.ndindex(2, 2, 2)))  # of a box, bit by bit: low or high along n, c, p
@@ -202,15 +201,9 @@ _EDGES = np.array([(a, a | bit) for a in range(8) for bit in (4, 2, 1) if not a 
 _HIDDEN = (_EDGES == 0b101).any(axis=1)  # those that meet in the corner (deep, left, bottom)
 
 
-def _frame(view: _Projection, low, high, hidden: bool) -> np.ndarray:
+def _frame(view: _Projection, low, high, hidden: bool = False) -> np.ndarray:
     """The nine visible edges of a box of cells, or the three hidden ones."""
-    return view(*np.where(_CORNERS, high, low).T)[_EDGES[hidden == _HIDDEN]]
-
-
-def set_bounds(cells: Cells) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The box low … high-1 of the cursor's set within the window (a set is always a box)."""
-    inside = np.argwhere(cells.labels == cells.labels[cells.cursor])
-    return tuple(inside.min(axis=0)), tuple(inside.max(axis=0) + 1)
+    return view(np.where(_CORNERS, high, low))[_EDGES[hidden == _HIDDEN]]
 
 
 def axis_label(axes, role: str) -> str:
@@ -230,16 +223,12 @@ def block(cells: Cells, box: Box) -> list:
     return [*block_backdrop(cells, box), *block_cursor(cells, box)]
 
 
-def _view(cells: Cells, box: Box) -> _Projection:
-    return _Projection(cells.shape, Box(box.x + 26, box.y + 6, box.width - 60, box.height - 30))
-
-
 def block_backdrop(cells: Cells, box: Box) -> list:
     """The part of `block` that does not depend on where the cursor is."""
-    view, whole = _view(cells, box), ((0, 0, 0), cells.shape)
-    items = _sides(view, cells, *whole, name="cell")
+    view, whole = _Projection(cells.shape, box), ((0, 0, 0), cells.shape)
+    items = _faces(view, cells, *whole, name="cell")
     items.append(Strokes(_edges(view, cells), EDGE, 0.8, name="border"))
-    items.append(Strokes(_frame(view, *whole, hidden=False), EDGE, 1.4, name="frame"))
+    items.append(Strokes(_frame(view, *whole), EDGE, 1.4, name="frame"))
     if cells.color == "set" and np.ptp(cells.labels) < 100:
         items += _set_numbers(view, cells)
     return items + _axis_labels(view, cells, box)
@@ -249,14 +238,15 @@ def block_cursor(cells: Cells, box: Box) -> list:
     """The part of `block` that shows the cursor and its set."""
     if cells.cursor is None:
         return []
-    view, bounds = _view(cells, box), set_bounds(cells)
-    one = cells.cursor, tuple(i + 1 for i in cells.cursor)
-    edges = _frame(view, *one, hidden=False)
+    view, inside = _Projection(cells.shape, box), np.argwhere(cells.labels == cells.labels[cells.cursor])
+    bounds = inside.min(axis=0), inside.max(axis=0) + 1  # a set is always a box
+    one = cells.cursor, np.add(cells.cursor, 1)
+    edges = _frame(view, *one)
     return [
-        *_sides(view, cells, *bounds, name="set-cell", strong=True),
+        *_faces(view, cells, *bounds, name="set-cell", strong=True),
         Strokes(_frame(view, *bounds, hidden=True), EDGE, 1.2, dashed=True, name="set-outline"),
-        Strokes(_frame(view, *bounds, hidden=False), EDGE, 2.4, name="set-outline"),
-        *_sides(view, cells, *one, name="cursor", strong=True),
+        Strokes(_frame(view, *bounds), EDGE, 2.4, name="set-outline"),
+        *_faces(view, cells, *one, name="cursor", strong=True),
         Strokes(edges, HALO, 4.6, name="halo"),
         Strokes(edges, EDGE, 2.6, name="cursor-outline"),
     ]
@@ -264,7 +254,7 @@ def block_cursor(cells: Cells, box: Box) -> list:
 
 def _axis_labels(view: _Projection, cells: Cells, box: Box) -> list:
     n, c, p = cells.shape
-    below, left, right = view(0, c / 2, p), view(0, 0, p / 2), view(n, c, 0)[0]
+    below, left, (right, _) = view([(0, c / 2, p), (0, 0, p / 2), (n, c, 0)])
     words = {role: axis_label(cells.axes, role) for role in AXIS_COLORS}
     end, size = min(box.right, right + 60), {role: text_width(text, TEXT, True) for role, text in words.items()}
     middle = min(below[0], end - size["sample"] - 8 - size["channel"] / 2)  # the two share a line
@@ -287,12 +277,11 @@ def _set_numbers(view: _Projection, cells: Cells) -> list:
     """The number of each set, once: on all the sets that a side shows first, or on none where one would not fit."""
     items, done = [], set()
     shades = SET_FILLS[int(cells.cursor is not None)]
-    for face, index in _visible((0, 0, 0), cells.shape):
+    for face, index, quads in _sides(view, (0, 0, 0), cells.shape):
         if face == 1:
             continue  # the slanted top has no room for upright numbers
         names, first, inverse = np.unique(cells.labels[index], return_index=True, return_inverse=True)
         low, high = np.full((len(names), 2), np.inf), np.full((len(names), 2), -np.inf)
-        quads = view.quads(face, *index)
         np.minimum.at(low, inverse, quads.min(axis=1))
         np.maximum.at(high, inverse, quads.max(axis=1))
         fresh = [i for i, k in enumerate(names.tolist()) if k not in done]
@@ -345,13 +334,11 @@ class _Tiles:
         return items
 
 
-def sheet(cells: Cells, box: Box) -> list:
-    """Every cell, unfolded: a row for each sample, a column for each channel, each tile an image of H × W."""
-    return [*sheet_backdrop(cells, box), *sheet_cursor(cells, box)]
-
-
 def sheet_backdrop(cells: Cells, box: Box) -> list:
-    """The part of `sheet` that does not depend on where the cursor is."""
+    """Every cell, unfolded: a row for each sample, a column for each channel, each tile an image of H × W.
+
+    It is the part of the picture that does not depend on where the cursor is.
+    """
     n, c, p = cells.shape
     tiles = _Tiles(cells, box)
     items = tiles.faces(cells, _grid(np.arange(n), np.arange(c), np.arange(p)), name="sheet-cell")
@@ -367,7 +354,7 @@ def sheet_backdrop(cells: Cells, box: Box) -> list:
 
 
 def sheet_cursor(cells: Cells, box: Box) -> list:
-    """The part of `sheet` that shows the cursor and its set."""
+    """The part of the unfolded picture that shows the cursor and its set."""
     if cells.cursor is None:
         return []
     tiles, items = _Tiles(cells, box), []

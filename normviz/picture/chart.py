@@ -88,33 +88,26 @@ class Chart:
         points = self(x, np.where(np.isfinite(y), y, np.nan))
         return self.add(Strokes(open_path(points), style.color, width, style.dashed, name))
 
-    def dots(self, x, y, style, radius: float = 4.0, *, hollow=None, titles=None, name: str = "") -> Shapes:
+    def dots(self, x, y, style, radius: float = 4.0, *, hollow=None, name: str = "") -> Shapes:
         """A marker for each finite value.  hollow: a mask of those that are only outlined."""
         points = self(x, np.where(np.isfinite(y), y, np.nan)).reshape(-1, 2)
         some = np.flatnonzero(np.isfinite(points).all(axis=1))
         item = marker(points[some], style, radius, name)
         if hollow is not None:
-            faint = np.broadcast_to(hollow, len(points))[some].tolist()
-            item.fills, item.width = [PAPER if h else style.color for h in faint], 1.2
-        item.titles = [titles[i] for i in some] if titles is not None else None
+            item.fills, item.width = [PAPER if hollow[i] else style.color for i in some], 1.2
         return self.add(item)
 
     def bars(
-        self, x, heights, width: float, fills: str | Sequence[str], *, base: float = 0.0, lying: bool = False,
-        titles=None, stroke: str | None = INK, stroke_width: float = 0.5, opacity: float = 1.0, name: str = "",
+        self, x, heights, width: float, fill: str, *, titles=None, stroke: str | None = INK, stroke_width: float = 0.5,
+        opacity: float = 1.0, name: str = "",
     ) -> Shapes:  # fmt: skip
-        """Bars from `base` to their heights, `width` wide in data units; one that is not finite is left out.
-
-        lying: the bars lie, x being where on the vertical axis.  On a logarithmic axis they begin at its end.
-        """
-        x, heights = np.broadcast_arrays(np.atleast_1d(np.asarray(x, float)), np.asarray(heights, float))
+        """Bars from 0 (on a logarithmic axis from its end), `width` wide in data units; one not finite is left out."""
+        x, heights = np.atleast_1d(x), np.atleast_1d(heights)
         some = np.flatnonzero(np.isfinite(heights))
-        low, high, ends = x[some] - width / 2, x[some] + width / 2, heights[some]
-        corners = (self(base, high), self(ends, low)) if lying else (self(low, ends), self(high, base))
-        fills = [fills] * len(some) if isinstance(fills, str) else [fills[i] for i in some]
-        titles = [titles[i] for i in some] if titles is not None else None
-        points = rects(*corners[0].T, *corners[1].T)
-        return self.add(Shapes(points, fills, titles, stroke=stroke, width=stroke_width, opacity=opacity, name=name))
+        low, high = self(x[some] - width / 2, heights[some]), self(x[some] + width / 2, 0)
+        titles = [titles[i] for i in some] if titles else None
+        look = {"stroke": stroke, "width": stroke_width, "opacity": opacity, "name": name}
+        return self.add(Shapes(rects(*low.T, *high.T), [fill] * len(some), titles, **look))
 
     def band(self, x, low, high, color: str, opacity: float = 0.18, name: str = "") -> Shapes:
         """The area between two curves, where both are finite."""

@@ -196,12 +196,6 @@ class Box:
     def center(self) -> tuple[float, float]:
         return self.x + self.width / 2, self.y + self.height / 2
 
-    def inset(self, left: float, top: float | None = None, right: float | None = None, bottom: float | None = None):
-        """The box with so many pixels taken off its sides: one number for all, two (left, top) for opposite ones."""
-        top, right = left if top is None else top, left if right is None else right
-        bottom = top if bottom is None else bottom
-        return Box(self.x + left, self.y + top, self.width - left - right, self.height - top - bottom)
-
 
 def rect(box: Box) -> np.ndarray:
     """The corners (4, 2) of a box, clockwise from the upper left."""
@@ -235,15 +229,15 @@ def open_path(points) -> np.ndarray:
     return segments[np.isfinite(segments).all(axis=(1, 2))]
 
 
-def paragraph(text: str, x: float, y: float, width: float, *, size: float = TEXT, **style) -> list[Label]:
-    """Text as lines no wider than `width` px, 4/3 of its size apart, the first with its baseline at y."""
+def paragraph(text: str, x: float, y: float, width: float, color: str = INK) -> list[Label]:
+    """Text as lines no wider than `width` px, 16 px apart, the first with its baseline at y."""
     lines: list[str] = []
     for word in text.split():
-        if lines and text_width(f"{lines[-1]} {word}", size, style.get("bold", False)) <= width:
+        if lines and text_width(f"{lines[-1]} {word}") <= width:
             lines[-1] += f" {word}"
         else:
             lines.append(word)
-    return [Label(x, y + 4 / 3 * size * i, line, size, **style) for i, line in enumerate(lines)]
+    return [Label(x, y + 16 * i, line, color=color) for i, line in enumerate(lines)]
 
 
 def with_caption(scene: Scene) -> Scene:

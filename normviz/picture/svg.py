@@ -45,30 +45,26 @@ def _open(item: Shapes) -> str:
     return f"<g{style}>"
 
 
-def _shapes(item: Shapes) -> str:
-    # One format a face, not one a corner: this is the explorer's hot spot
+def face_parts(item: Shapes) -> tuple[str, list[str], list[str], list[str], list[int]]:
+    """Shapes in parts: the group's tag, and of every face its path, its colour, and where there are any the name of
+    its cell and its set.  From them `picture.js` makes what `piece` does.
+    """
     faces, corners, _ = item.points.shape
-    face, columns = '<path d="M' + "L".join(["%.1f %.1f"] * corners) + 'z" fill="%s"', [[*map(_hue, item.fills)]]
+    path = "M" + "L".join(["%.1f %.1f"] * corners) + "z"  # one format a face, not one a corner: this is the hot spot
+    paths = [path % (*row,) for row in np.asarray(item.points, float).reshape(faces, 2 * corners).tolist()]
+    cells, sets = map(list, zip(*item.data, strict=True)) if item.data else ([], [])
+    return _open(item), paths, [*map(_hue, item.fills)], cells, sets
+
+
+def _shapes(item: Shapes) -> str:
+    tag, *columns = face_parts(item)
+    face, columns = '<path d="%s" fill="%s"', columns if item.data else columns[:2]
     if item.data:
         face += ' data-cell="%s" data-set="%d"'
-        columns += [*zip(*item.data, strict=True)]
     if item.titles:
         columns.append(_all_escaped(item.titles))
     face += "><title>%s</title></path>" if item.titles else "/>"
-    rows = np.asarray(item.points, float).reshape(faces, 2 * corners).tolist()
-    paths = [face % (*row, *rest) for row, rest in zip(rows, zip(*columns, strict=True), strict=True)]
-    return f"{_open(item)}{''.join(paths)}</g>"
-
-
-def face_parts(item: Shapes) -> tuple[str, list[str], list[str], list[str], list[int]]:
-    """Shapes without titles in parts, from which `picture.js` makes what `piece` does: the group's tag, and of every
-    face its path, its colour, and where there are any the name of its cell and its set.
-    """
-    corners = item.points.shape[1]
-    face = "M" + "L".join(["%.1f %.1f"] * corners) + "z"
-    paths = [face % tuple(row) for row in np.asarray(item.points, float).reshape(-1, 2 * corners).tolist()]
-    cells, sets = map(list, zip(*item.data, strict=True)) if item.data else ([], [])
-    return _open(item), paths, [*map(_hue, item.fills)], cells, sets
+    return f"{tag}{''.join([face % row for row in zip(*columns, strict=True)])}</g>"
 
 
 def _all_escaped(titles: list[str]) -> list[str]:
@@ -128,10 +124,6 @@ def piece(item) -> str:
     return _WRITERS[type(item)](item)
 
 
-def _svg(scene: Scene, items: list, style: str, *, alt: bool = True, paper: bool = True) -> str:
-    return f"{head(scene, style, alt=alt, paper=paper)}{''.join(map(piece, items))}</svg>"
-
-
 def head(scene: Scene, style: str, *, alt: bool = True, paper: bool = True) -> str:
     """What is before the items: the <svg> element's own tag, and the sheet."""
     sheet = f'<rect width="100%" height="100%" fill="{_hue(PAPER)}"/>' if paper else ""
@@ -146,16 +138,19 @@ SHEET = f"background:{_hue(PAPER)}"
 BACKDROP, FRONT = f"display:block;{SHEET}", "pointer-events:none"
 
 
-def to_svg(scene: Scene) -> str:
-    """The scene as one <svg> element, its alt text as accessible name, on a background of its own."""
-    return _svg(scene, scene.drawn, SHEET)
+def to_svg(scene: Scene, items: list | None = None, style: str = SHEET, **look: bool) -> str:
+    """The scene as one <svg> element, its alt text as accessible name, on a background of its own.
+
+    items, style, look: other items than all of its own, and another `head`.
+    """
+    return f"{head(scene, style, **look)}{''.join(map(piece, scene.drawn if items is None else items))}</svg>"
 
 
 def backdrop_svg(scene: Scene) -> str:
     """The backdrop alone, hidden from screen readers: `front_svg` has the alt text."""
-    return _svg(scene, scene.backdrop, BACKDROP, alt=False)
+    return to_svg(scene, scene.backdrop, BACKDROP, alt=False)
 
 
 def front_svg(scene: Scene) -> str:
     """The items alone, to be laid over `backdrop_svg`; between them, the mouse reaches the cells beneath."""
-    return _svg(scene, scene.items, FRONT, paper=False)
+    return to_svg(scene, scene.items, FRONT, paper=False)

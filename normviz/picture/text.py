@@ -13,10 +13,6 @@ from functools import lru_cache
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def _minus(text: str) -> str:
-    return text.replace("-", "−")
-
-
 def number(value: float, digits: int = 3) -> str:
     """A number to so many significant digits: `0.123`, `4,390`, `−4.2e−08`; a power of ten from 10⁵ on or below 10⁻⁴
     as `10⁶`."""
@@ -25,7 +21,7 @@ def number(value: float, digits: int = 3) -> str:
     text = f"{value or 0.0:.{digits}g}"
     if 1e3 <= abs(rounded := float(text)) < 1e6:  # read more easily with its zeros than as 4.39e+03
         text = f"{rounded:,.{max(digits, 6)}g}"
-    return _minus(text)
+    return text.replace("-", "−")
 
 
 def fixed(value: float, decimals: int = 2) -> str:
@@ -33,19 +29,19 @@ def fixed(value: float, decimals: int = 2) -> str:
     if 1e9 <= abs(value) < math.inf:
         return number(value)
     text = f"{value:.{decimals}f}"
-    return _minus(text.removeprefix("-") if float(text) == 0 else text)
+    return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
 
 
-def signed(value: float, digits: int = 3) -> str:
+def signed(value: float) -> str:
     """A number with its sign: `+0.5`, `−2`; zero has none."""
-    return f"{'+' if value > 0 else ''}{number(value, digits)}"
+    return f"{'+' if value > 0 else ''}{number(value)}"
 
 
 def percent(share: float) -> str:
     """`430 %`, `43 %`, `0.002 %`, and `—` where there is nothing to measure (NaN)."""
     if math.isnan(share) or share < 1e-12:
         return "—" if math.isnan(share) else "0 %"
-    return f"{100 * share:.0f} %" if share >= 0.1 else f"{_minus(f'{100 * share:.2g}')} %"
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %".replace("-", "−")
 
 
 def plural(count: int, noun: str) -> str:
@@ -53,30 +49,30 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
+def _prefixed(value: float, unit: str, prefixes: dict[str, float]) -> str:
+    """A number in the first of some units that it is not below, or else in the last."""
+    prefix, size = next((row for row in prefixes.items() if value >= row[1]), [*prefixes.items()][-1])
+    return f"{value / size:.3g} {prefix}{unit}".strip()
+
+
 def seconds(value: float) -> str:
     """A time in the unit that suits it: `1.5 s`, `12 ms`, `30 µs`, `7 ns`."""
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value / 1e-9:.3g} ns" if value else "0"
+    return _prefixed(value, "s", {"": 1.0, "m": 1e-3, "µ": 1e-6, "n": 1e-9}) if value else "0"
 
 
 def amount(value: float, unit: str = "") -> str:
     """A large number with its prefix: `1.2 MB`, `30 k`."""
-    for letter, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size:
-            return f"{value / size:.3g} {letter}{unit}"
-    return f"{value:.3g} {unit}".strip()
+    return _prefixed(value, unit, {"G": 1e9, "M": 1e6, "k": 1e3, "": 1.0})
 
 
-def vector(values: Iterable[float], decimals: int = 2) -> str:
+def vector(values: Iterable[float]) -> str:
     """`(1.00, −0.50)`."""
-    return f"({', '.join(fixed(value, decimals) for value in values)})"
+    return f"({', '.join(map(fixed, values))})"
 
 
-def interval(low: float, high: float, decimals: int = 2) -> str:
+def interval(low: float, high: float) -> str:
     """`0.50 to 1.20`."""
-    return f"{fixed(low, decimals)} to {fixed(high, decimals)}"
+    return f"{fixed(low)} to {fixed(high)}"
 
 
 # Widths ----------------------------------------------------------------------------------------------------
