@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -34,6 +34,7 @@ from normviz.picture.scene import Box, Label, Raster, Scene, Shapes, Strokes, gr
 from normviz.picture.text import percent, plural
 
 FFN_TEXT = {"gelu": "GELU", "swiglu": "SiLU(gate) × value"}
+ORDER = ("norm1", "attention", "norm2", "fc1", "ffn_norm_before", "ffn_norm", "fc2")  # in which the parts run
 LINEAR, MIXING = "#E6E6E6", "#D9D9D9"  # what has no norm stays grey, so that the slots are what one sees
 
 
@@ -118,7 +119,7 @@ def walk(model, block: int = 0) -> Walk:
     try:
         layers, tokens = list(model.blocks), int(model.embedding.tokens)
         slots = [dict(b.slots) for b in layers]
-        _ = [each[name] for each in slots for name in ("norm1", "norm2", "ffn_norm")]
+        _ = [[each[name] for name in ("norm1", "norm2", "ffn_norm")] for each in slots]
         _ = [(b.attention.heads, b.ffn.kind, b.ffn.fc1, b.ffn.fc2) for b in layers]
         width = int(layers[0].ffn.fc1.in_features)
     except (AttributeError, KeyError, TypeError, IndexError) as error:
@@ -153,38 +154,36 @@ def walk(model, block: int = 0) -> Walk:
 
 
 def _run(block, tokens: int, width: int) -> dict:
-    """Outputs (2, T, …) by name in the order of running; the block itself stays as it is."""
+    """Outputs (2, T, …) by name in the order of running; the block itself stays as it is.
+
+    What runs is a copy with random weights: what is drawn does not depend on them, and those of a run that diverged
+    are not finite.
+    """
     import torch
 
-    block = copy.deepcopy(block).eval()
+    block, generator = copy.deepcopy(block).eval(), torch.Generator().manual_seed(0)
     for module in block.modules():  # hooks are copied along, and this run is not for others to see
         module._forward_hooks.clear(), module._forward_pre_hooks.clear()
-    generator = torch.Generator().manual_seed(0)
     like = next((p for p in block.parameters()), torch.zeros(1))
     x = torch.randn(2, tokens, width, generator=generator).to(like)
-    ffn, slots = block.ffn, block.slots
-    named = {"norm1": slots["norm1"], "attention": block.attention, "norm2": slots["norm2"], "fc1": ffn.fc1}
-    named |= {name: slots[name] for name in ("ffn_norm_before", "ffn_norm") if name in slots} | {"fc2": ffn.fc2}
+    modules = {**block.slots, "attention": block.attention, "fc1": block.ffn.fc1, "fc2": block.ffn.fc2}
+    order = [name for name in ORDER if name in modules]
     seen, given = {}, {}
 
     def note(name, module, inputs, output):
         given[name], seen[name] = inputs[0], output
 
-    for name, module in named.items():
-        module.register_forward_hook(partial(note, name))
+    for name in order:
+        modules[name].register_forward_hook(partial(note, name))
     with torch.no_grad():
+        for weights in (*block.parameters(), *block.buffers()):
+            if weights.is_floating_point():
+                weights.copy_(0.05 + 0.1 * torch.rand(weights.shape, generator=generator))
         out = block(x)
-        if not all(torch.isfinite(y).all() for y in (*seen.values(), out)):
-            # A run that diverged left weights that are not finite; what is drawn does not depend on their values
-            for weights in (*block.parameters(), *block.buffers()):
-                if weights.is_floating_point():
-                    weights.copy_(0.05 + 0.1 * torch.rand(weights.shape, generator=generator))
-            seen.clear(), given.clear()
-            out = block(x)
     # In the order it is drawn in, with the sums where they are drawn: a picture that only looks right is wrong
     feeds = [("norm1", "attention"), ("norm2", "fc1"), ("ffn_norm", "fc2"), ("fc1", "ffn_norm_before")]
-    right = list(seen) == list(named) and torch.equal(x, given["norm1"])
-    right = right and all(torch.equal(seen[a], given[b]) for a, b in feeds if b in named)
+    right = list(seen) == order and torch.equal(x, given["norm1"])
+    right = right and all(torch.equal(seen[a], given[b]) for a, b in feeds if b in order)
     if not right or not all(
         torch.allclose(a, b, rtol=1e-4, atol=1e-4)
         for a, b in ((given["norm2"], x + seen["attention"]), (out, given["norm2"] + seen["fc2"]))
@@ -207,10 +206,16 @@ def _size(shape: Iterable[int]) -> str:
     return f"(B, {', '.join(map(str, shape))})"
 
 
-def _arrow(x: float, y: float, end: float, text: str) -> list:
-    tip = np.array([[(x, end), (x - 4, end - 7), (x + 4, end - 7)]])
-    items = [Strokes(open_path([(x, y), (x, end - 5)]), INK, 1.3), Shapes(tip, [INK], name="arrow")]
-    return [*items, Label(x + 9, (y + end) / 2 + 4, text, color=MUTED)]
+def _arrow(path: Sequence, tip: tuple[float, float], name: str = "") -> list:
+    """A line, and a head that points the way of its last part, down or to the right."""
+    along = np.sign(np.subtract(tip, path[-1]))
+    head = np.vstack([tip, tip - 7 * along + np.outer((-4, 4), along[::-1])])
+    return [Strokes(open_path(path), INK, 1.3, name=name), Shapes(head[None], [INK], name="arrow")]
+
+
+def _down(x: float, y: float, end: float, shape: Iterable[int]) -> list:
+    """An arrow of the main line, with the shape of what it carries."""
+    return [*_arrow([(x, y), (x, end - 5)], (x, end)), Label(x + 9, (y + end) / 2 + 4, _size(shape), color=MUTED)]
 
 
 def _part(part: Part, left: float, y: float) -> list:
@@ -234,14 +239,6 @@ def _part(part: Part, left: float, y: float) -> list:
     return items
 
 
-def _skip(left: float, y: float, end: float) -> list:
-    """The line around a branch, from the main line to its sum."""
-    x, spine = left + SKIP, left + SPINE
-    line = open_path([(spine, y), (x, y), (x, end), (spine - 17, end)])
-    tip = np.array([[(spine - 10, end), (spine - 17, end - 4), (spine - 17, end + 4)]])
-    return [Strokes(line, INK, 1.3, name="skip"), Shapes(tip, [INK], name="arrow")]
-
-
 def _column(walked: Walk, left: float, top: float) -> tuple[list, float]:
     """One block from top to bottom, and where it ends."""
     many = f"{plural(walked.blocks, 'block')} like this one" if walked.blocks > 1 else f"block {walked.block}"
@@ -249,12 +246,13 @@ def _column(walked: Walk, left: float, top: float) -> tuple[list, float]:
     spine, y, shape, begin, ffn = left + SPINE, top + 30, walked.shape, None, 0.0
     for part in walked.parts:
         end = y + ARROW
-        items += _arrow(spine, y, end, _size(shape))
+        items += _down(spine, y, end, shape)
         begin = y + 5.0 if begin is None else begin
         items += _part(part, left, end)
         if part.kind == "sum":
-            items += _skip(left, begin, end + TALL["sum"] / 2)
-            begin = None
+            x, middle = left + SKIP, end + TALL["sum"] / 2  # the line around the branch
+            way = [(spine, begin), (x, begin), (x, middle), (spine - 17, middle)]
+            items, begin = [*items, *_arrow(way, (spine - 10, middle), "skip")], None
         y, shape = end + TALL[part.kind], part.shape
         if part.name == "fc1":
             ffn = end - 7
@@ -262,7 +260,7 @@ def _column(walked: Walk, left: float, top: float) -> tuple[list, float]:
             frame = rect(Box(spine - HALF - 11, ffn, 2 * HALF + 22, y + 7 - ffn))
             items.insert(0, Shapes(frame[None], [mix(GREY, PAPER, 0.82)], name="ffn"))
             items.append(Label(spine + HALF + 18, ffn + 16, "FFN", color=MUTED, bold=True))
-    items += _arrow(spine, y, y := y + ARROW, _size(shape))
+    items += _down(spine, y, y := y + ARROW, shape)
     if walked.final:
         note = f"after {walked.blocks} blocks" if walked.blocks > 1 else "after the last block"
         items += [Label(spine, y + 14, note, anchor="middle", color=MUTED), *_part(walked.final, left, y + 22)]
@@ -305,9 +303,8 @@ def vit_path_scene(image, tokens, after, chances, *, patch: int = 2, blocks: str
     image: (H, W).  tokens, after: (T, D), a row a patch in reading order.  chances: (classes,), summing to 1.
     blocks: what stands between the two, such as "4 blocks".  Raises ValueError where there is not a token a patch.
     """
-    image, tokens, after, chances = (
-        as_array(x, name) for x, name in ((image, "image"), (tokens, "tokens"), (after, "after"), (chances, "chances"))
-    )
+    given = {"image": image, "tokens": tokens, "after": after, "chances": chances}
+    image, tokens, after, chances = (as_array(x, name) for name, x in given.items())
     down, across = (side // patch for side in image.shape)
     if tokens.shape != after.shape or len(tokens) != down * across:
         shapes = f"{tokens.shape} and {after.shape}"
@@ -330,8 +327,7 @@ def vit_path_scene(image, tokens, after, chances, *, patch: int = 2, blocks: str
         scene.items.append(Shapes(bar, [BLUE], [f"class {k}: {percent(chance)}"], name="chance"))
         scene.items.append(Label(872, y + high / 2 + 4, str(k), anchor="end", bold=k == best))
     for x, end in ((148, 176), (336, 366), (536, 566), (630, 660), (830, 858)):
-        tip = np.array([[(end, 128), (end - 7, 124), (end - 7, 132)]])
-        scene.items += [Strokes(open_path([(x, 128), (end - 5, 128)]), INK, 1.3), Shapes(tip, [INK], name="arrow")]
+        scene.items += _arrow([(x, 128), (end - 5, 128)], (end, 128))
     size, pieces = "{} × {} features".format(*tokens.shape), f"{len(tokens)} of {patch} × {patch}"
     for x, name, words in (
         (78, "image", "{} × {} pixels".format(*image.shape)), (256, "patches", pieces), (452, "tokens", size),
@@ -339,10 +335,9 @@ def vit_path_scene(image, tokens, after, chances, *, patch: int = 2, blocks: str
     ):  # fmt: skip
         scene.items += [Label(x, 30, name, 13, "middle", bold=True), Label(x, 232, words, 12, "middle", MUTED)]
     scene.alt = (
-        "An image of {} × {} pixels is cut into ".format(*image.shape)
-        + f"{len(tokens)} patches. Each becomes a token of "
-        f"{tokens.shape[1]} features, a row of the map. After {blocks} the mean of all tokens says class {best}, with "
-        f"{percent(chances[best])}."
+        f"An image of {image.shape[0]} × {image.shape[1]} pixels is cut into {len(tokens)} patches. Each becomes a "
+        f"token of {tokens.shape[1]} features, a row of the map. After {blocks} the mean of all tokens says class "
+        f"{best}, with {percent(chances[best])}."
     )
     return scene
 

@@ -6,7 +6,7 @@ A style is anything with `.name`, `.color`, `.marker` and `.dashed`, such as a r
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
