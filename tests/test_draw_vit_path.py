@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from normviz.draw.vit import vit_path, vit_path_scene
+from normviz.draw import vit_path, vit_path_scene
 from normviz.picture.color import grey_pixels
 from normviz.picture.scene import Raster
 from normviz.samples import digit_images

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from normviz.arms import GREY, style_of, styles_of
-from normviz.draw.common import NOTEBOOK_WIDTH, arrays_of, as_array, drawn
+from normviz.draw.common import NOTEBOOK_WIDTH, arrays_of, as_array
 from normviz.draw.runs import panel_chart
 from normviz.picture.chart import Chart, legend
 from normviz.picture.color import INK, MUTED, grey_pixels, photo_pixels, readable_on
@@ -191,9 +191,3 @@ def reading_scene(
         f"{heading} at steps {', '.join(map(str, some))}: {'; '.join(found)}."
     )
     return scene
-
-
-photos = drawn(photos_scene)
-reading = drawn(reading_scene)
-ink = drawn(ink_scene)
-padding = drawn(padding_scene)

@@ -13,7 +13,7 @@ import numpy as np
 
 from normviz.arms import BLUE, KINDS, VERMILION, Style, style_of, styles_of
 from normviz.costs import device_words
-from normviz.draw.common import NOTEBOOK_WIDTH, as_array, drawn
+from normviz.draw.common import NOTEBOOK_WIDTH, as_array
 from normviz.fields import unknown
 from normviz.picture.chart import Chart, legend
 from normviz.picture.color import INK, MUTED, PAPER, readable_on
@@ -172,29 +172,26 @@ def ratios_scene(
 
 
 def phase_map_scene(
-    verdicts: Mapping[str, Mapping[tuple, Sequence[str]]], *, x_name: str, y_name: str, heading: str = "",
-    width: float = NOTEBOOK_WIDTH,
-) -> Scene:  # fmt: skip
+    verdicts: Mapping[str, Mapping[tuple, Sequence[str]]], *, x_name: str, y_name: str, heading: str = ""
+) -> Scene:
     """Verdicts over two settings, one panel an arm, one square a run: colour and letter say its kind.
 
     verdicts: arm -> {(x, y): kinds of the runs there}; kinds are keys of `normviz.arms.KINDS`.
     Raises ValueError, naming the argument, for an unknown kind, or where there is no run.
     """
     runs = [run for cells in verdicts.values() for run in cells.items()]  # ((x, y), kinds)
-    everything = [kind for _, kinds in runs for kind in kinds]
-    if not everything:
+    most = max((len(kinds) for _, kinds in runs), default=0)
+    if not most:
         raise ValueError(f"verdicts={verdicts!r} holds no run; it takes arm -> {{(x, y): kinds}}")
-    for kind in everything:
-        if kind not in KINDS:
-            raise ValueError(unknown("verdicts: kind", kind, KINDS))
+    if strange := [kind for _, kinds in runs for kind in kinds if kind not in KINDS]:
+        raise ValueError(unknown("verdicts: kind", strange[0], KINDS))
     xs, ys = (list(dict.fromkeys(at[i] for at, _ in runs)) for i in (0, 1))
-    most = max(len(kinds) for _, kinds in runs)
     margin = max(84.0, 24 + text_width(y_name), *(20 + text_width(str(y)) for y in ys))
-    panel = (width - margin - 6) / len(verdicts)
+    panel = (NOTEBOOK_WIDTH - margin - 6) / len(verdicts)
     cell, high = (panel - 24) / len(xs), 44.0
     side = min(28.0, (cell - 6) / most)
     bottom = (top := 70.0 if heading else 44.0) + high * len(ys)
-    scene = Scene(width, bottom + 78, [Label(12, 20, heading, 14, bold=True)])
+    scene = Scene(NOTEBOOK_WIDTH, bottom + 78, [Label(12, 20, heading, 14, bold=True)])
     words = []
     for p, (arm, cells) in enumerate(verdicts.items()):
         left, name, counts = margin + p * panel, style_of(arm).name, dict.fromkeys(KINDS, 0)
@@ -224,19 +221,17 @@ def phase_map_scene(
 
 
 def accuracies_scene(
-    accuracies: Mapping[str, Mapping[str, Iterable[float]]], *, heading: str = "Test accuracy",
-    size: tuple[float, float] | None = None,
-) -> Scene:  # fmt: skip
+    accuracies: Mapping[str, Mapping[str, Iterable[float]]], *, heading: str = "Test accuracy"
+) -> Scene:
     """One dot a seed, a bar at the mean: regime -> arm -> accuracies from 0 to 1.  Raises ValueError where is none."""
     table = {name: {a: as_array(list(v), "accuracies") for a, v in arms.items()} for name, arms in accuracies.items()}
     if not table or not all(arms and all(values.size for values in arms.values()) for arms in table.values()):
         raise ValueError(f"accuracies={accuracies!r} has an empty place; it takes regime -> arm -> accuracies")
     names = [style_of(arm).name for arms in table.values() for arm in arms]
-    width, height = size or (NOTEBOOK_WIDTH, 100 + 24 * len(names) + 14 * len(table))
     # The vertical axis is a list of names: its unit is the pixel, downwards
     right = 12 + max(text_width(regime, bold=True) for regime in table)
     left = max(250.0, right + 20 + max(map(text_width, names)))
-    box = Box(left, 40, width - left - 180, height - 90)
+    box = Box(left, 40, NOTEBOOK_WIDTH - left - 180, 10 + 24 * len(names) + 14 * len(table))
     chart = Chart(box, (0, 1), (box.height, 0), x_name="test accuracy", heading=heading, y_ticks=False)
     words, y = [], 12.0
     for regime, arms in table.items():
@@ -247,24 +242,22 @@ def accuracies_scene(
             chart.add(Label(left - 8, box.y + y + 6, style.name, anchor="end"))
             chart.add(Strokes(chart(mean, [y - 7, y + 11])[None], INK, 2.4, name="mean"))
             chart.dots(values, np.full(values.shape, y + 2), style, name=f"mark-{arm}")
-            chart.add(Label(width - 12, box.y + y + 6, f"{text} (n={values.size})", anchor="end"))
+            chart.add(Label(NOTEBOOK_WIDTH - 12, box.y + y + 6, f"{text} (n={values.size})", anchor="end"))
             words.append(f"{regime}, {style.name}: {text}")
             y += 24
         y += 14
     alt = f"Test accuracy, mean ± standard deviation over seeds. {'; '.join(words)}."
-    return Scene(width, height, chart.items, alt)
+    return Scene(NOTEBOOK_WIDTH, box.height + 90, chart.items, alt)
 
 
 def sweep_scene(
     values: Mapping[str, Mapping[float, Iterable[float]]], x_name: str, y_name: str, *, heading: str = "",
-    percent: bool = False, limits: tuple[float, float] | None = None,
-    size: tuple[float, float] = (NOTEBOOK_WIDTH, 360),
+    percent: bool = False,
 ) -> Scene:  # fmt: skip
     """A measure over a positive setting, both axes logarithmic: arm -> {setting: one value a seed}.
 
     The line joins the means of the seeds; every seed is a small mark; the band reaches from the least to the greatest.
-    percent: the values are shares, shown as percentages.  limits: of the vertical axis; by default what the values
-    need.  What lies below it is drawn at the rim.
+    percent: the values are shares, shown as percentages.  A value of zero is drawn at the lower rim.
 
     Raises ValueError, naming the argument, for no values, a setting not above 0, or a value that is not finite.
     """
@@ -283,18 +276,17 @@ def sweep_scene(
     everything = np.concatenate(groups)
     if not np.isfinite(everything).all():
         raise ValueError("values holds a value that is not finite; leave such runs out and say so")
-    positive = everything[everything > 0]
-    low, most = (positive.min(), positive.max()) if positive.size else (0.1, 1.0)
-    limits = limits or (0.8 * float(low), 1.25 * float(most))
-    scene, room = Scene(*size), (settings[-1] / settings[0] if len(settings) > 1 else 2.0) ** 0.04
+    positive = everything[everything > 0] if (everything > 0).any() else np.array([0.1, 1.0])
+    limits = 0.8 * float(positive.min()), 1.25 * float(positive.max())
+    scene, room = Scene(NOTEBOOK_WIDTH, 360), (settings[-1] / settings[0] if len(settings) > 1 else 2.0) ** 0.04
     chart = panel_chart(
         scene, heading, [style_of(arm) for arm in table], (settings[0] / room, settings[-1] * room), limits,
         left=66, x_name=x_name, y_name=y_name, log_x=True, log_y=True, x_ticks={x: f"{x:g}" for x in settings},
     )  # fmt: skip
     words = []
     for arm, cells in table.items():  # all bands before all lines
-        low, most = ([pick(v) for v in cells.values()] for pick in (np.min, np.max))
-        chart.band(list(cells), low, most, style_of(arm).color, name=f"band-{arm}")
+        ends = ([*map(end, cells.values())] for end in (np.min, np.max))
+        chart.band(list(cells), *ends, style_of(arm).color, name=f"band-{arm}")
     for arm, cells in table.items():
         style, xs, mean = style_of(arm), np.array(list(cells)), np.array([seeds.mean() for seeds in cells.values()])
         chart.line(xs, mean, style, 2.6, f"mean-{arm}")
@@ -367,10 +359,10 @@ NETWORK_NAMES = {"ours": "our ViT", "deit-s": "DeiT-S"}
 GUIDES = {1.0: ("as LN", False), 1 / 1.2: ("20 % faster", True)}  # that many more images a second
 
 
-def cost_ratios_scene(records: Iterable[Mapping], *, limits: tuple[float, float] = (0.6, 1.5)) -> Scene:
+def cost_ratios_scene(records: Iterable[Mapping]) -> Scene:
     """Inference time of whole networks over that of the LayerNorm network: median and quartiles over paired rounds.
 
-    records: as `lab.load_costs` gives them, one a device; limits: ends of the axis, where what lies beyond is drawn.
+    records: as `lab.load_costs` gives them, one a device.  What lies beyond 0.6 and 1.5 is drawn at the rim.
     Raises ValueError where no record holds a network.
     """
     records = [record for record in records if record["networks"]]
@@ -381,11 +373,9 @@ def cost_ratios_scene(records: Iterable[Mapping], *, limits: tuple[float, float]
     scene = Scene(840, top + tall + 54)
     title = Label(12, 22, "Time of a network over that of its LayerNorm twin", 14, bold=True)
     scene.items += [title, *legend(styles.values(), 12, 48)]
-    rounded = {v: f"{v:.1f}" for v in np.arange(limits[0], limits[1] + 1e-9, 0.1).tolist()}
-    chart = Chart(
-        Box(226, top, 374, tall), limits, (tall, 0), x_ticks=rounded, y_ticks=False,
-        x_name="time / time of LN (left is faster)",
-    )  # fmt: skip
+    tenths = {k / 10: f"{k / 10}" for k in range(6, 16)}
+    name = "time / time of LN (left is faster)"
+    chart = Chart(Box(226, top, 374, tall), (0.6, 1.5), (tall, 0), x_ticks=tenths, y_ticks=False, x_name=name)
     y, words = 14.0, []  # from the top of the chart, in pixels
     for record in records:
         chart.add(Label(12, top + y, device_words(record["environment"]), bold=True))
@@ -409,12 +399,3 @@ def cost_ratios_scene(records: Iterable[Mapping], *, limits: tuple[float, float]
     scene.items += chart.items
     scene.alt = f"Inference time over that of the LayerNorm network. {'; '.join(words)}."
     return scene
-
-
-loss = drawn(loss_scene)
-ratios = drawn(ratios_scene)
-phase_map = drawn(phase_map_scene)
-accuracies = drawn(accuracies_scene)
-sweep = drawn(sweep_scene)
-evaluation = drawn(evaluation_scene)
-cost_ratios = drawn(cost_ratios_scene)

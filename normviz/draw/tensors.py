@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from normviz.arms import GREY, SKY
-from normviz.draw.common import NOTEBOOK_WIDTH, arrays_of, as_array, drawn
+from normviz.draw.common import NOTEBOOK_WIDTH, arrays_of, as_array
 from normviz.fields import unknown
 from normviz.norms import METHODS, Cut, axes_of, cut
 from normviz.picture.block import Cells, cells_legend
@@ -209,8 +209,3 @@ def histograms_scene(panels: Mapping[str, np.ndarray], *, size: tuple[float, flo
     scene.items += legend(entries, 12, height - 12, color=MUTED)
     scene.alt = f"Histograms on one scale. {'; '.join(words)}."
     return scene
-
-
-block = drawn(block_scene, caption=False)  # whose scene has its caption
-methods = drawn(methods_scene, caption=False)  # whose panels say it in parts
-histograms = drawn(histograms_scene)

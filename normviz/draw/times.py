@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-import numpy as np
-
 from normviz.arms import BLUE, GREEN, ORANGE, SKY
-from normviz.draw.common import NOTEBOOK_WIDTH, drawn
+from normviz.draw.common import NOTEBOOK_WIDTH
 from normviz.picture.color import INK, MUTED, PAPER, readable_on
 from normviz.picture.scene import Label, Scene, Shapes, rects
 from normviz.picture.text import seconds, text_width
@@ -38,8 +36,10 @@ def times_scene(
         scene.items += _piece(x, 14, 22, 16, hue, letters.get(part, ""), part)
         scene.items.append(Label(x + 28, 27, part))
         x += 28 + text_width(part) + 22
-    words, top, tallest = [], 58.0, 0.0
+    words, top, bottom = [], 58.0, 58.0
     for k, (machine, networks) in enumerate(machines.items()):
+        if k and k % 2 == 0:
+            top = bottom + 24
         shift, y = column * (k % 2), top + 18
         scale = room / max(max(measured[machine].values()), max(sum(found.values()) for found in networks.values()))
         scene.items.append(Label(shift + 12, top + 4, machine, 13, bold=True))
@@ -60,18 +60,15 @@ def times_scene(
             told.append(f"{network} {seconds(whole)} ({most} {seconds(found[most])})")
             y += row
         words.append(f"{machine}: {', '.join(told)}")
-        tallest = max(tallest, y - top)
-        if k % 2 or k == len(machines) - 1:
-            top, tallest = top + tallest + 24, 0.0
-    scene.height = top - 12
+        bottom = max(bottom, y)
+    scene.height = bottom + 12
     scene.alt = f"Where the time goes, with the largest part of each. {'; '.join(words)}."
     return scene
 
 
 def _piece(x: float, y: float, width: float, height: float, fill: str, letter: str, title: str) -> list:
     """A part of a bar, with its letter where it has room."""
-    box = rects(*(np.array([v]) for v in (x, y, x + width, y + height)))
-    items: list = [Shapes(box, [fill], [title], stroke=INK, width=0.7)]
+    items: list = [Shapes(rects(x, y, x + width, y + height), [fill], [title], stroke=INK, width=0.7)]
     if letter and width >= text_width(letter) + 4:
         items.append(Label(x + width / 2, y + height / 2 + 4, letter, anchor="middle", color=readable_on(fill)))
     return items
@@ -93,6 +90,3 @@ def _checked(machines: Mapping, measured: Mapping) -> list[str]:
         if not all(math.isfinite(value) and value >= 0 for value in found.values()):
             raise ValueError(f"machines has {dict(found)} for {name!r} on {machine!r}; it takes seconds, 0 or more")
     return parts
-
-
-times = drawn(times_scene)

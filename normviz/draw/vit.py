@@ -15,21 +15,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from normviz.draw.common import NOTEBOOK_WIDTH, as_array, drawn
+from normviz.arms import BLUE, GREY
+from normviz.draw.common import NOTEBOOK_WIDTH, as_array
 from normviz.norms import METHODS, ROLES, Method
 from normviz.picture.chart import MARKERS
-from normviz.picture.color import (
-    BLUE,
-    GREY,
-    INK,
-    MUTED,
-    PAPER,
-    grey_pixels,
-    mix,
-    readable_on,
-    value_limit,
-    value_pixels,
-)
+from normviz.picture.color import INK, MUTED, PAPER, grey_pixels, mix, readable_on, value_limit, value_pixels
 from normviz.picture.scene import Box, Label, Raster, Scene, Shapes, Strokes, grid_rects, open_path, rect, rects, ring
 from normviz.picture.text import percent, plural
 
@@ -294,9 +284,6 @@ def vit_block_scene(*models, block: int = 0) -> Scene:
     return scene
 
 
-vit_block = drawn(vit_block_scene)
-
-
 def vit_path_scene(image, tokens, after, chances, *, patch: int = 2, blocks: str = "blocks") -> Scene:
     """One image on its way through a ViT: patches, their tokens, the tokens after the blocks, the classes.
 
@@ -340,6 +327,3 @@ def vit_path_scene(image, tokens, after, chances, *, patch: int = 2, blocks: str
         f"{best}, with {percent(chances[best])}."
     )
     return scene
-
-
-vit_path = drawn(vit_path_scene)
