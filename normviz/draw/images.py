@@ -66,12 +66,11 @@ def photos_scene(
     return scene
 
 
-def numbered(box: Box, image: np.ndarray, numbers: bool = True) -> list:
+def numbered(box: Box, image: np.ndarray) -> list:
     """An image (h, w) in shades of grey, its ink pixels numbered in reading order."""
     pixels, (height, width) = grey_pixels(image), image.shape
     items: list = [Raster(box.x, box.y, box.width, box.height, pixels, "a digit"), Strokes(ring(rect(box)), GREY, 1.0)]
-    for t, at in enumerate(np.flatnonzero(image.ravel() > image.min()).tolist() if numbers else ()):
-        row, column = divmod(at, width)
+    for t, (row, column) in enumerate(np.argwhere(image > image.min()).tolist()):
         ink = readable_on("#{:02X}{:02X}{:02X}".format(*pixels[row, column]))
         x, y = box.x + box.width / width * (column + 0.5), box.y + box.height / height * (row + 0.5) + 4
         items.append(Label(x, y, str(t), anchor="middle", color=ink))
@@ -88,12 +87,12 @@ def ink_scene(images: np.ndarray | None = None) -> Scene:
         raise ValueError(f"images has shape {images.shape}; it takes 1 to 4 images, (n, h, w)")
     panel = NOTEBOOK_WIDTH / 4
     scene = Scene(NOTEBOOK_WIDTH, panel + 34)
-    lengths = [int((image > image.min()).sum()) for image in images]
+    lengths = [str((image > image.min()).sum()) for image in images]
     for i, image in enumerate(images):
         scene.items.append(Label(panel * i + 10, 20, f"{lengths[i]} steps", 13, bold=True))
         scene.items += numbered(Box(panel * i + 10, 30, panel - 20, panel - 20), image)
-    steps = ", ".join(map(str, lengths))
-    scene.alt = f"{len(images)} digits, their ink pixels numbered in reading order: sequences of {steps} steps."
+    what = "their ink pixels numbered in reading order: sequences"
+    scene.alt = f"{len(images)} digits, {what} of {', '.join(lengths)} steps."
     return scene
 
 
@@ -149,11 +148,9 @@ def reading_scene(
     scene = Scene(NOTEBOOK_WIDTH, 84 + len(chances) * (44 + row * classes) + 150)
     scene.items = [Label(10, 28, f"A {label}, {T} steps", 13, bold=True), *numbered(Box(10, 40, 200, 200), image)]
     about = (
-        "Numbers: the time steps.",
-        "Each column on the right is a step,",
-        "each row a digit; the darker, the surer.",
+        "Numbers: the time steps.", "Each column on the right is a step,", "each row a digit; the darker, the surer.",
         "Framed: the right digit.",
-    )
+    )  # fmt: skip
     scene.items += [Label(10, 264 + 17 * k, line, color=MUTED) for k, line in enumerate(about)]
     y, ends = 28.0, []
     for way, sure in chances.items():
@@ -173,8 +170,7 @@ def reading_scene(
         scene.items.append(Label(box.right + 8, middle, words, color=styles[way].color, bold=True))
         y += 44 + row * classes
     top = max(float(np.nanmax(values)) for values in curves.values())
-    scene.items += [Label(left, y, heading, 13, bold=True)]
-    scene.items += legend(styles.values(), left, y + 20)
+    scene.items += [Label(left, y, heading, 13, bold=True), *legend(styles.values(), left, y + 20)]
     chart = Chart(
         Box(left, y + 34, right - left, 110), (-0.5, S - 0.5), (0, 1.15 * top or 1.0), x_name="time step",
         x_ticks={t: str(t) for t in range(0, S, 5)},

@@ -50,14 +50,13 @@ def panel_chart(scene: Scene, heading: str, entries: Sequence, x, y, *, left=62.
 
 def by_arm(runs) -> dict[str, list[np.ndarray]]:
     """Loss curves by arm from histories or from a dict of arm -> one array or several.  Raises ValueError if empty."""
-    curves: dict[str, list[np.ndarray]] = {}
+    curves: dict[str, list] = {}
     if isinstance(runs, Mapping):
-        for arm, each in runs.items():
-            one = len(each) and np.ndim(each[0]) == 0
-            curves[arm] = [as_array(curve, "runs") for curve in ([each] if one else each)]
+        curves = {arm: [each] if len(each) and np.ndim(each[0]) == 0 else each for arm, each in runs.items()}
     else:
         for run in runs:
-            curves.setdefault(run.recipe.arm, []).append(as_array(run.loss, "runs"))
+            curves.setdefault(run.recipe.arm, []).append(run.loss)
+    curves = {arm: [as_array(curve, "runs") for curve in each] for arm, each in curves.items()}
     if not any(len(c) for each in curves.values() for c in each):
         raise ValueError(f"runs={runs!r} holds no curve; it takes histories, or a dict of arm -> arrays")
     return curves
@@ -79,12 +78,10 @@ def loss_scene(
     known = max(map(len, everything))
     low = min((float(np.nanmin(c)) for c in everything if np.isfinite(c).any()), default=0.1)
     limits = (max(1e-4, min(low, 0.5)), 2 * chance) if log else (0.0, 1.35 * chance)
-    scene = Scene(*size)
-    styles = styles_of(arms)
-    entries = list(styles.values()) if keyed else []
+    scene, styles = Scene(*size), styles_of(arms)
     chart = panel_chart(
-        scene, heading, entries, (0, max(steps or known, 2)), limits, note=note, x_name="step", y_name="training loss",
-        log_y=log,
+        scene, heading, [*styles.values()] if keyed else [], (0, max(steps or known, 2)), limits, note=note,
+        x_name="step", y_name="training loss", log_y=log,
     )  # fmt: skip
     words, crosses = [], []
     for arm, curves in arms.items():

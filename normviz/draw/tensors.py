@@ -27,8 +27,10 @@ def check_color(color) -> None:
         raise ValueError(unknown("color", color, ("set", "value")))
 
 
-def check_cursor(cursor, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The cursor as a tuple of indices.  Raises ValueError if it is no cell of a tensor of `shape`."""
+def check_cursor(cursor, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The cursor, where there is one, as indices.  Raises ValueError if it is no cell of a tensor of `shape`."""
+    if cursor is None:
+        return None
     try:
         cell = tuple(operator.index(i) for i in cursor)
     except TypeError:
@@ -39,14 +41,19 @@ def check_cursor(cursor, shape: tuple[int, ...]) -> tuple[int, ...]:
     return cell
 
 
-def set_statistics(x: np.ndarray, labels: np.ndarray, cursor, centred: bool) -> dict[str, float]:
-    """`size`, `mean` and `std` of the cursor's set, as `Cut.caption` takes them; not centred: 0, root mean square."""
-    values = x[labels == labels[cursor]]
+def set_statistics(x: np.ndarray, sets: Cut, cursor: tuple[int, ...] | None) -> dict[str, float]:
+    """`size`, `mean` and `std` of the cursor's set, as `Cut.caption` takes them: none without a cursor.
+
+    Of a method that does not centre they are 0 and the root mean square.
+    """
+    if cursor is None:
+        return {}
+    values = x[sets.labels == sets.labels[cursor]]
     top = float(np.abs(values).max())
     scale = top if np.isfinite(top) and not 1e-140 < top < 1e140 and top else 1.0  # whose square would be lost
     with np.errstate(invalid="ignore", over="ignore"):
         values = values / scale
-        mean = float(values.mean()) if centred else 0.0
+        mean = float(values.mean()) if sets.row.centred else 0.0
         return {"size": values.size, "mean": scale * mean, "std": scale * float(np.sqrt(np.mean((values - mean) ** 2)))}
 
 
@@ -80,9 +87,9 @@ def block_scene(
         alt = f"Tensor {axes}; values {span}."
     else:
         sets = cut(method, x.shape, num_groups, layout)
-        cursor = None if cursor is None else check_cursor(cursor, x.shape)
+        cursor = check_cursor(cursor, x.shape)
         axes, labels, heading = sets.axes, sets.labels, sets.title
-        alt = sets.caption(**_known(x, sets, cursor))
+        alt = sets.caption(**set_statistics(x, sets, cursor))
     cells = Cells.of(axes, labels, x, cursor=cursor, color=color, limit=value_limit(x))
     width, height = size
     alt = f"{alt} {cells.left_out()}".strip()
@@ -121,22 +128,16 @@ def _folded(cells: Cells, block: Scene) -> Scene:
     for c in range(1, channels):
         x = front.x + front.width * c / channels
         scene.items.append(Strokes(np.array([[[x, front.y], [x, front.bottom]]]), PAPER, 2.0))
-    for x, y, text in (
-        (46, 42 + samples * (tile_height + 9) + 14, "each map: left to right, row after row"),
-        (front.x, front.bottom + 18, "n=0: a column a map"),
-    ):
-        scene.items.append(Label(x, y, text, color=MUTED))
-    left = NOTEBOOK_WIDTH - block.width
+    below = 42 + samples * (tile_height + 9) + 14
+    scene.items.append(Label(46, below, "each map: left to right, row after row", color=MUTED))
+    scene.items.append(Label(front.x, front.bottom + 18, "n=0: a column a map", color=MUTED))
     block.items[0] = Label(26, 20, f"3  {plural(samples, 'such table')}, stacked", 15, bold=True)
-    scene.items += [moved(item, left, 0) for item in block.items]
-    maps = f"{f'{samples} times ' if samples > 1 else ''}{plural(channels, 'map')} of {rows} × {columns}"
-    stacked = f"{plural(samples, 'table')} stacked to a block"
-    scene.alt = f"{maps}; those of sample 0 unrolled into columns; {stacked}. {block.alt}"
+    scene.items += [moved(item, NOTEBOOK_WIDTH - block.width, 0) for item in block.items]
+    scene.alt = (
+        f"{f'{samples} times ' if samples > 1 else ''}{plural(channels, 'map')} of {rows} × {columns}; those of sample "
+        f"0 unrolled into columns; {plural(samples, 'table')} stacked to a block. {block.alt}"
+    )
     return scene
-
-
-def _known(x: np.ndarray, sets: Cut, cursor) -> dict[str, float]:
-    return {} if cursor is None else set_statistics(x, sets.labels, cursor, sets.row.centred)
 
 
 def methods_scene(
@@ -155,16 +156,16 @@ def methods_scene(
     x = as_array(x)
     if num_groups is None:
         num_groups = 2 - axes_of(x.shape, layout).channels % 2
-    grouped = [method in METHODS and METHODS[method].grouped for method in methods]
-    cuts = [cut(m, x.shape, num_groups if g else None, layout) for m, g in zip(methods, grouped, strict=True)]
-    cursor = None if cursor is None else check_cursor(cursor, x.shape)
+    grouped = {method for method, row in METHODS.items() if row.grouped}
+    cuts = [cut(m, x.shape, num_groups if m in grouped else None, layout) for m in methods]
+    cursor = check_cursor(cursor, x.shape)
     columns = min(4, len(cuts)) if len(cuts) != 6 else 3
     width, height = columns * panel[0], -(-len(cuts) // columns) * panel[1]
     scene = Scene(width, height + 24)
     shown = values or dict.fromkeys(methods, x)
     limit, alts = value_limit(x, *shown.values()), []
     for i, (method, sets) in enumerate(zip(methods, cuts, strict=True)):
-        known = _known(x, sets, cursor)
+        known = set_statistics(x, sets, cursor)
         alts.append(sets.caption(**known))
         cells = Cells.of(sets.axes, sets.labels, shown[method], cursor=cursor, color=color, limit=limit)
         left, top = (i % columns) * panel[0], (i // columns) * panel[1]
@@ -184,7 +185,7 @@ def methods_scene(
     return scene
 
 
-def histograms_scene(panels: Mapping[str, np.ndarray], *, size: tuple[float, float] = (NOTEBOOK_WIDTH, 210)) -> Scene:
+def histograms_scene(panels: Mapping[str, np.ndarray]) -> Scene:
     """One histogram for each of `panels` (heading -> values of any shape), all on one scale, the first in grey behind.
 
     Raises TypeError if values are not numeric, ValueError for no panel or one without a finite value.
@@ -192,20 +193,19 @@ def histograms_scene(panels: Mapping[str, np.ndarray], *, size: tuple[float, flo
     values = {name: array[np.isfinite(array)] for name, array in arrays_of(panels, "panels").items()}
     if not all(array.size for array in values.values()):
         raise ValueError(f"panels={list(panels)} must hold at least one finite value each")
-    width, height = size
     limit, first = value_limit(*values.values()), next(iter(values.values()))
     top = max(0.05, *(float(shares(array, limit).max()) for array in values.values()))
-    wide = (width - 24 - 28 * (len(values) - 1)) / len(values)
-    scene, words = Scene(width, height), []
+    wide = (NOTEBOOK_WIDTH - 24 - 28 * (len(values) - 1)) / len(values)
+    scene, words = Scene(NOTEBOOK_WIDTH, 210), []
     for i, (name, array) in enumerate(values.items()):
         mean, std = mean_and_std(array)
         word = fixed if 0.005 <= max(std, abs(mean)) < 1e6 else number
         words.append(f"{name}: mean {word(mean)}, σ {word(std)}")
-        box = Box(12 + i * (wide + 28), 26, wide, height - 58)
+        box = Box(12 + i * (wide + 28), 26, wide, 152)
         # The statistics go under the heading: a panel is too narrow for both in a line
         scene.items.append(Label(box.x, 16, name, 13, bold=True))
         scene.items += histogram(box, "", first, array, limit=limit, top=top, fill=SKY)
     entries = [(SKY, "the values"), (GREY, "those of the first panel"), ("", "┆ mean")]
-    scene.items += legend(entries, 12, height - 12, color=MUTED)
+    scene.items += legend(entries, 12, 198, color=MUTED)
     scene.alt = f"Histograms on one scale. {'; '.join(words)}."
     return scene

@@ -256,14 +256,14 @@ class Axes(Explorer):
     def read(self) -> Reading:
         part = self.part(self.method)
         steps, _, refusal = steps_of(part)
-        known = set_statistics(steps["raw"], part.sets.labels, self.cursor, part.sets.row.centred)
+        known = set_statistics(steps["raw"], part.sets, self.cursor)
         return Reading(tensor(self.x, self.sizes), part.sets, steps, refusal, **known)
 
     def say(self, reading: Reading) -> str:
         raw, every = reading.steps["raw"], [reading.sets]
         if self.compare:
             every = [self.part(method).sets for method in METHODS]
-        return " ".join(c.caption(**set_statistics(raw, c.labels, self.cursor, c.row.centred)) for c in every)
+        return " ".join(sets.caption(**set_statistics(raw, sets, self.cursor)) for sets in every)
 
     def notes(self, reading: Reading) -> list[str]:
         sets, whole, part, var = reading.sets, self.whole.shape, self.part(self.method), reading.std**2

@@ -136,4 +136,4 @@ def grey_pixels(image: np.ndarray) -> np.ndarray:
 
 def grey_fills(image: np.ndarray) -> list[str]:
     """The colours of `grey_pixels`, a fill for each pixel in reading order."""
-    return [f"#{level:02X}{level:02X}{level:02X}" for level in grey_pixels(image)[..., 0].ravel().tolist()]
+    return ["#" + 3 * f"{level:02X}" for level in grey_pixels(image)[..., 0].ravel().tolist()]
