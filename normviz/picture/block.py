@@ -280,17 +280,17 @@ def _set_numbers(view: _Projection, cells: Cells) -> list:
     for face, index, quads in _sides(view, (0, 0, 0), cells.shape):
         if face == 1:
             continue  # the slanted top has no room for upright numbers
-        names, first, inverse = np.unique(cells.labels[index], return_index=True, return_inverse=True)
-        low, high = np.full((len(names), 2), np.inf), np.full((len(names), 2), -np.inf)
-        np.minimum.at(low, inverse, quads.min(axis=1))
-        np.maximum.at(high, inverse, quads.max(axis=1))
-        fresh = [i for i, k in enumerate(names.tolist()) if k not in done]
-        if any((high[i] - low[i] < (text_width(str(names[i])) + 4, 13)).any() for i in fresh):
+        labels, fresh = cells.labels[index], {}
+        for k, first in zip(*(a.tolist() for a in np.unique(labels, return_index=True)), strict=True):
+            if k not in done:
+                corners = quads[labels == k].reshape(-1, 2)
+                fresh[k] = shades[face][cells.hues[index][first]], corners.min(axis=0), corners.max(axis=0)
+        if any((high - low < (text_width(str(k)) + 4, 13)).any() for k, (_, low, high) in fresh.items()):
             continue
-        done |= {*names[fresh].tolist()}
-        for i in fresh:
-            fill, (x, y) = shades[face][int(cells.hues[index][first[i]])], ((low[i] + high[i]) / 2).tolist()
-            items.append(Label(x, y + 4, str(names[i]), TEXT, "middle", readable_on(fill)))
+        done |= {*fresh}
+        for k, (fill, low, high) in fresh.items():
+            x, y = ((low + high) / 2).tolist()
+            items.append(Label(x, y + 4, str(k), TEXT, "middle", readable_on(fill)))
     return items
 
 
