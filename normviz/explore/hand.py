@@ -1,32 +1,15 @@
-"""What `picture.js` is told beside the picture, as JSON: handles, cells' numbers, the methods' table.  numpy only."""
+"""What `picture.js` is told beside the picture, as JSON: handles and cells' numbers.  numpy only."""
 
 from __future__ import annotations
 
-import math
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from normviz.explore.base import Control, Explorer
-from normviz.norms import METHODS
 from normviz.picture.scene import Handle, Scene
-
-
-def methods_table() -> dict[str, dict]:
-    """By method what its sets follow from: the roles that a set spans, whether in groups of channels, and whether a
-    mean is subtracted.
-    """
-    return {
-        key: {"over": sorted(row.over), "grouped": row.grouped, "centred": row.centred} for key, row in METHODS.items()
-    }
-
-
-def labels_of(view: Sequence[int], dims: Sequence[int]) -> np.ndarray:
-    """Which set each cell is in, in reading order: int64 (cells,), numbered as `Cut.labels` has them."""
-    sets = [1 if axis in dims else size for axis, size in enumerate(view)]
-    return np.broadcast_to(np.arange(math.prod(sets)).reshape(sets), view).ravel()
 
 
 def along(name: str, field: str, chart: Any, values: Iterable[float], places: Iterable[float] | None = None) -> Handle:
@@ -53,17 +36,17 @@ def handle_rows(scene: Scene, offered: dict[str, Control]) -> list[dict]:
     return rows
 
 
-def parts_of(state: Explorer) -> list[list[float]]:
-    """`state.parts` as numbers for JSON."""
-    return [[*map(float, box)] for box in state.parts]
-
-
 def _field_row(control: Control, wraps: bool) -> dict:
     row = {"name": control.name, "label": control.label, "wraps": wraps}
     if control.kind == "choice":
         at, last = control.values.index(control.value), len(control.values) - 1
         return row | {"value": at, "low": 0, "high": last, "step": 1, "texts": control.labels}
     return row | {"value": control.value, "low": control.low, "high": control.high, "step": control.step}
+
+
+def parts_of(state: Explorer) -> list[list[float]]:
+    """`state.parts` as numbers for JSON."""
+    return [[*map(float, box)] for box in state.parts]
 
 
 def cell_numbers(x: np.ndarray, cut: Any, after: dict | None = None) -> dict:
@@ -74,10 +57,6 @@ def cell_numbers(x: np.ndarray, cut: Any, after: dict | None = None) -> dict:
     """
     numbers = {
         "shape": list(cut.shape), "view": list(cut.view), "dims": sorted(cut.dims), "letters": [*cut.axes.letters],
-        "values": _packed(x), "centred": cut.row.centred,
+        "values": b64encode(np.ascontiguousarray(x, "<f4")).decode(), "centred": cut.row.centred,
     }  # fmt: skip
     return numbers if after is None else numbers | {"after": after}
-
-
-def _packed(values: np.ndarray) -> str:
-    return b64encode(np.ascontiguousarray(values, "<f4").tobytes()).decode()

@@ -8,9 +8,10 @@ picture knows by its set alone is drawn once a set; which set a cell is in, the 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from itertools import chain
@@ -20,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from normviz.explore.base import Control, Explorer, notes_html, words_html
-from normviz.explore.hand import handle_rows, labels_of, parts_of
+from normviz.explore.hand import handle_rows, parts_of
 from normviz.fields import whole
-from normviz.picture.scene import CURSOR, Scene, Shapes
+from normviz.picture.scene import CURSOR, Handle, Scene, Shapes
 from normviz.picture.svg import BACKDROP, FRONT, SHEET, escape, face_parts, head, piece
 
 #: How many values of a range a page offers, the finest that fits
@@ -84,12 +85,13 @@ def data(start: Explorer, *, most: int = 300) -> dict:
 
     Controls are taken in the order of `start.ahead`, then of the fields, as long as the states stay at most `most`
     (those of a cursor not counted), ranges in coarser steps where need be; the page says which it had to leave out.
-    `start.stops`, where an explorer has them, are the values of some ranges that pages are
-    to offer.  What a control does is what `turn` does.  Raises ValueError for `most` below 1.
+    `start.stops`, where an explorer has them, are the values of some ranges that pages are to offer.  What a control
+    does is what `turn` does.  Raises ValueError for `most` below 1.
     """
     whole("most", most)
     offered = start.controls()
-    cursor = next((handle.fields for handle in start.scene().handles if handle.sets), ())
+    by_set = _by_set(start.scene())
+    cursor = by_set.fields if by_set else ()
     order = sorted((name for name in offered if name not in cursor), key=lambda name: (*start.ahead, name).index(name))
     fineness: dict[str, int] = {}
     for name in order:
@@ -99,10 +101,13 @@ def data(start: Explorer, *, most: int = 300) -> dict:
                 fineness[name] = finest
     fineness = {name: fineness[name] for name in offered if name in fineness}
     plain = _reach(start, fineness, most, cursor) or [_home(start, cursor)]
-    states = [state for one in plain for state in _every_set(one, cursor)]
+    states = [state for one in plain for state in _sets(one, cursor)[1]]
     index = {state: i for i, state in enumerate(states)}
     store = _Store()
-    controls = [_look(offered[name]) for name in fineness]
+    controls = [
+        {"name": c.name, "label": c.label, "kind": c.kind if c.kind in ("choice", "flag") else "range"}
+        for c in map(offered.get, fineness)
+    ]
     rows = [_row(state, fineness, index, store, cursor) for state in states]
     at = tuple(offered[name].value for name in cursor)
     left = [c.label for name, c in offered.items() if c.enabled and name not in fineness and name not in cursor]
@@ -114,25 +119,12 @@ def data(start: Explorer, *, most: int = 300) -> dict:
     }  # fmt: skip
 
 
-def replay(frames: Iterable[tuple[str, Scene]], title: str, *, label: str = "step") -> dict:
-    """The same for pictures in a row, with a scrubber: (name, picture), each of which brings its alt text."""
-    frames, store = [*frames], _Store()
-    names = [name for name, _ in frames]
-    rows = [
-        _drawn(scene, "", store, None, [])
-        | {"controls": [[k, store.list(names, names), store.moves(range(len(frames)))]], "sets": None}
-        for k, (_, scene) in enumerate(frames)
-    ]
-    control = {"name": "frame", "label": label, "kind": "range"}
-    return {"title": title, "controls": [control], "states": rows, "start": 0, **store.tables(), "rest": ""}
-
-
 class _Store:
     """Tables of what states share: everything once, by the place where it is."""
 
     def __init__(self):
         self._kept: dict[str, tuple[dict[Any, int], list]] = {}
-        self._same: dict[tuple[str, int], tuple[Any, int]] = {}  # by identity; holding on to what it is
+        self._backdrops: dict[int, tuple[list, int]] = {}  # by identity, holding on to what it is
 
     def keep(self, table: str, key: Any, value: Any = None) -> int:
         """The place of a value in a table; key: what makes it the same."""
@@ -142,20 +134,14 @@ class _Store:
             rows.append(key if value is None else value)
         return seen[key]
 
-    def once(self, table: str, thing: Any, made: Callable[[], int]) -> int:
-        """`made()`, called once for a thing that is the same object."""
-        if (table, id(thing)) not in self._same:
-            self._same[table, id(thing)] = thing, made()
-        return self._same[table, id(thing)][1]
+    def backdrop(self, items: list, kept: Callable[[list], list[int]]) -> int:
+        """The place of a backdrop, which most pictures share as one object: `kept` gives its items' places, once."""
+        if id(items) not in self._backdrops:
+            self._backdrops[id(items)] = items, self.keep("backdrops", tuple(kept(items)))
+        return self._backdrops[id(items)][1]
 
     def json(self, table: str, value: Any) -> int:
         return self.keep(table, json.dumps(value, ensure_ascii=False, default=_plain), value)
-
-    def list(self, texts: Iterable[str], values: Iterable) -> int:
-        return self.json("lists", {"texts": [*texts], "values": [*values]})
-
-    def moves(self, targets: Iterable[int]) -> int:
-        return self.keep("moves", tuple(targets))
 
     def item(self, item: Any) -> int:
         """An item of a picture: its text; lines in parts [before their path, the parts of it, after]; polygons too:
@@ -214,11 +200,6 @@ def _plain(value: Any) -> Any:
     return value.item()
 
 
-def _look(control: Control) -> dict:
-    kind = control.kind if control.kind in ("choice", "flag") else "range"
-    return {"name": control.name, "label": control.label, "kind": kind}
-
-
 def _offers(control: Control, fineness: int, stops: Mapping[str, tuple]) -> tuple:
     """The values that the page offers, with the one that is set; stops: by control those that it is to offer."""
     offered = stops.get(control.name) or control.offers(fineness)
@@ -260,56 +241,30 @@ def _reach(start: Explorer, fineness: dict[str, int], most: int, cursor: tuple[s
     return states
 
 
-@lru_cache(maxsize=1024)
-def _labels(home: Explorer) -> np.ndarray | None:
-    """Which set every cell is in, where the picture knows its cursor by its set alone."""
-    scene = home.scene()
-    if not (scene.numbers and any(handle.sets for handle in scene.handles)):
-        return None
-    return labels_of(scene.numbers["view"], scene.numbers["dims"]).reshape(scene.numbers["shape"])
-
-
-def _cell(labels: np.ndarray, label: int, cursor: tuple[str, ...]) -> dict[str, int]:
-    """The first cell of a set, as fields."""
-    return dict(zip(cursor, map(int, np.argwhere(labels == label)[0]), strict=True))
+def _by_set(scene: Scene) -> Handle | None:
+    """The cursor, where the picture knows it by its set alone."""
+    return next((handle for handle in scene.handles if handle.sets), None)
 
 
 @lru_cache(maxsize=1024)
-def _every_set(home: Explorer, cursor: tuple[str, ...]) -> list[Explorer]:
-    """A state with its cursor at the first cell of every set."""
-    labels = _labels(home) if cursor else None
-    if labels is None:
-        return [home]
-    return [home.turn(**_cell(labels, label, cursor)) for label in range(int(labels.max()) + 1)]
+def _sets(home: Explorer, cursor: tuple[str, ...]) -> tuple[np.ndarray, list[Explorer]]:
+    """Which set every cell is in, and the state with its cursor at the first cell of every set.
+
+    One set, of one cell, where the picture does not know its cursor by its set alone.
+    """
+    if not cursor or not _by_set(scene := home.scene()):
+        return np.zeros([1] * len(cursor), int), [home]
+    view, dims = scene.numbers["view"], scene.numbers["dims"]
+    sets = [1 if axis in dims else size for axis, size in enumerate(view)]
+    labels = np.broadcast_to(np.arange(math.prod(sets)).reshape(sets), view).reshape(scene.numbers["shape"])
+    firsts = np.unravel_index(np.unique(labels, return_index=True)[1], labels.shape)
+    return labels, [home.turn(**dict(zip(cursor, cell, strict=True))) for cell in np.transpose(firsts).tolist()]
 
 
 def _first_of_its_set(home: Explorer, cursor: tuple[str, ...], at: tuple[int, ...]) -> Explorer:
     """The state with its cursor at the first cell of the set that the cell `at` is in, or the last cell before it."""
-    labels = _labels(home) if cursor else None
-    if labels is None:
-        return home
-    inside = tuple(min(i, size - 1) for i, size in zip(at, labels.shape, strict=True))
-    return _every_set(home, cursor)[labels[inside]]
-
-
-def _row(state, fineness: dict[str, int], index: dict[Explorer, int], store: _Store, cursor: tuple[str, ...]) -> dict:
-    reading, offered, home = state.read(), state.controls(), _home(state, cursor)
-    at = tuple(offered[name].value for name in cursor)
-    controls = []
-    for name, n in fineness.items():
-        control = offered[name]
-        values = _offers(control, n, state.stops) if control.enabled else (control.value,)
-        labels = [_text(control, value) for value in values]
-        targets = [index[_first_of_its_set(_turned(home, cursor, name, value), cursor, at)] for value in values]
-        # A hand means a choice by its index, see `Handle`
-        numbers = [control.values.index(v) for v in values] if control.kind == "choice" else values
-        controls.append([values.index(control.value), store.list(labels, numbers), store.moves(targets)])
-    scene = state.scene(reading)
-    drawn, sets = _drawn(scene, notes_html(state.notes(reading)), store, offered, parts_of(state)), None
-    if cursor and _labels(home) is not None:
-        every = _every_set(home, cursor)
-        sets = store.keep("sets", tuple(index[one] for one in every))
-    return drawn | {"controls": controls, "sets": sets}
+    labels, every = _sets(home, cursor)
+    return every[labels[tuple(min(i, size - 1) for i, size in zip(at, labels.shape, strict=True))]]
 
 
 def _text(control: Control, value: Any) -> str:
@@ -319,23 +274,34 @@ def _text(control: Control, value: Any) -> str:
     return f"{value:g}" if control.kind == "number" else str(value)
 
 
-def _drawn(scene: Scene, notes: str, store: _Store, offered: dict[str, Control] | None, parts: list) -> dict:
-    """A picture and its words by their places in the tables."""
-    by_set = any(handle.sets for handle in scene.handles)
+def _row(state, fineness: dict[str, int], index: dict[Explorer, int], store: _Store, cursor: tuple[str, ...]) -> dict:
+    """A state by the places of its parts in the tables: controls with the states that they lead to, picture, words."""
+    reading, offered, home = state.read(), state.controls(), _home(state, cursor)
+    at = tuple(offered[name].value for name in cursor)
+    controls = []
+    for name, n in fineness.items():
+        control = offered[name]
+        values = _offers(control, n, state.stops) if control.enabled else (control.value,)
+        targets = [index[_first_of_its_set(_turned(home, cursor, name, value), cursor, at)] for value in values]
+        # A hand means a choice by its index, see `Handle`
+        numbers = [control.values.index(v) for v in values] if control.kind == "choice" else [*values]
+        names = store.json("lists", {"texts": [_text(control, value) for value in values], "values": numbers})
+        controls.append([values.index(control.value), names, store.keep("moves", tuple(targets))])
+    scene = state.scene(reading)
+    by_set, bare = _by_set(scene), replace(scene, alt="")
 
     def items(some: list) -> list[int]:
         kept = (item for item in some if not (by_set and getattr(item, "name", "") in CURSOR))
         # Under the pointer cells tell their numbers, see `Scene.numbers`
         return [store.item(replace(item, titles=None) if getattr(item, "data", None) else item) for item in kept]
 
-    bare = replace(scene, alt="")
     below = head(bare, BACKDROP, alt=False) if scene.backdrop else ""
     front = head(bare, FRONT, paper=False) if scene.backdrop else head(bare, SHEET)
-    rows = handle_rows(scene, offered or {})
-    backdrop = store.once("backdrops", scene.backdrop, lambda: store.keep("backdrops", tuple(items(scene.backdrop))))
+    words = words_html(scene.alt) + notes_html(state.notes(reading))
     return {
-        "backdrop": backdrop,
-        "front": store.runs(items(scene.items)), "head": store.json("head", [below, front]),
-        "words": store.keep("pieces", words_html(scene.alt) + notes), "handles": store.json("handles", rows),
-        "parts": store.json("parts", parts), "cells": store.json("cells", scene.numbers) if scene.numbers else None,
+        "backdrop": store.backdrop(scene.backdrop, items), "front": store.runs(items(scene.items)),
+        "head": store.json("head", [below, front]), "words": store.keep("pieces", words),
+        "handles": store.json("handles", handle_rows(scene, offered)), "parts": store.json("parts", parts_of(state)),
+        "cells": store.json("cells", scene.numbers) if scene.numbers else None, "controls": controls,
+        "sets": store.keep("sets", tuple(index[one] for one in _sets(home, cursor)[1])) if cursor and by_set else None,
     }  # fmt: skip
