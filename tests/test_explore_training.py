@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from normviz.explore.comms import deliver_comms
-from normviz.explore.training import INTERVAL, SHARE, WAITING, LiveChart, status, training_scene
+from normviz.explore.live import INTERVAL, SHARE
+from normviz.explore.training import WAITING, LiveChart, status, training_scene
 from normviz.lab import History, preset, train
 from normviz.picture.png import to_png
 
@@ -120,18 +121,20 @@ def test_stop_ends_a_real_training_and_keeps_its_record(presses, tmp_path):
 
 
 def test_a_saved_notebook_shows_how_the_run_ended(monkeypatch):
-    import IPython.display
-
-    updates, handle = [], SimpleNamespace(update=lambda data, metadata, raw: updates.append((data, metadata)))
-    monkeypatch.setattr(IPython.display, "display", lambda data, metadata, raw, display_id: handle)
+    sent = []
+    monkeypatch.setattr("IPython.display.display", lambda data, **options: sent.append((data, options)))
     chart = LiveChart()
+    chart.on_step(a_run(done=400))
+    assert sent == []  # nobody looks
     chart._ipython_display_()
     chart.on_step(a_run())
-    assert updates == []  # pictures on the way are the widget's alone
+    ((_, shown),) = sent  # pictures on the way are the widget's alone
     chart.on_step(a_run(done=400))
-    ((data, metadata),) = updates
+    data, options = sent[1]
+    assert options["display_id"] == shown["display_id"] and (shown["update"], options["update"]) == (False, True)
+    metadata = options["metadata"]
     assert set(data) == {"text/plain", "image/png", "application/vnd.jupyter.widget-view+json"}
-    assert metadata["image/png"]["alt"] == chart.twin().alt and "BN (2 runs)" in chart.twin().alt
+    assert metadata["image/png"]["alt"] == chart.twin().alt and "BN (3 runs)" in chart.twin().alt
     assert any("Chance" in label.text for label in chart.twin().labels)  # the caption is in the picture
 
 

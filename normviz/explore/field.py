@@ -9,14 +9,13 @@ import ipywidgets as w
 import numpy as np
 
 from normviz.arms import style_of
-from normviz.draw.common import as_array
+from normviz.draw.common import NOTEBOOK_WIDTH, as_array, drawn
 from normviz.explore.live import FLOW, Picture
 from normviz.fields import whole
 from normviz.picture.color import MUTED, PAPER, grey_pixels, value_pixels
-from normviz.picture.scene import Box, Label, Raster, Scene, Strokes, grid_rects, ring, with_caption
+from normviz.picture.scene import Box, Label, Raster, Scene, Strokes, grid_rects, ring
 from normviz.picture.text import number
 
-WIDTH = 944  # px, of a picture that JupyterLab shows unscaled on a laptop
 LONGEST = 1.5  # the colours' scale: powers of ten about the root-mean-square length
 SCALE = {30: "30 ×", 10: "10 ×", 3: "3 ×", 1: "1 (rms)", 1 / 3: "1/3", 1 / 10: "1/10", 1 / 30: "1/30"}
 UNIT = "length over root-mean-square length"
@@ -42,6 +41,19 @@ def field_scale(box: Box) -> list:
 
 def _shades(box: Box, shades: np.ndarray) -> Raster:
     return Raster(box.x, box.y, box.width, box.height, value_pixels(LONGEST * shades, LONGEST), "scale of lengths")
+
+
+def block_names(box: Box, depth: int) -> list[Label]:
+    """The names of a field's first row and of its last."""
+    first = Label(box.x - 6, box.y + 10, "block 1", anchor="end", color=MUTED)
+    last = Label(box.x - 6, box.bottom - 1, str(depth), anchor="end", color=MUTED)
+    return [first, last][:depth]
+
+
+def named_field(box: Box, field: np.ndarray) -> list:
+    """A field with its longest token below it."""
+    words = Label(box.right, box.bottom + 14, f"longest {longest_times(field)}", anchor="end", color=MUTED)
+    return [field_raster(box, field), words]
 
 
 def longest_times(field: np.ndarray) -> str:
@@ -137,14 +149,17 @@ class Tokens(Picture):
     def scene(self) -> Scene:
         """The frame that is shown."""
         (*_, last), patches, framed = self.boxes.values(), [], []
-        scene = Scene(WIDTH, last.bottom + 88, backdrop=self._beneath)
+        scene = Scene(NOTEBOOK_WIDTH, last.bottom + 88, backdrop=self._beneath)
         for arm, box in self.boxes.items():
             style, field = self.styles[arm], self.field(arm, self.frame)
+            # Between the tokens of one image and those of the next
+            across = box.x + box.width / len(self.images) * np.arange(1, len(self.images))
+            borders = np.reshape([[(x, box.y), (x, box.bottom)] for x in across], (-1, 2, 2))
             scene.items += [
                 Label(box.x, box.y - 8, style.name, 13, bold=True, color=style.color),
                 Label(box.right, box.y - 8, f"longest {longest_times(field)}", anchor="end"),
                 field_raster(box, field),
-                Strokes(self._borders(box), PAPER, 1.0, name="images"),
+                Strokes(borders, PAPER, 1.0, name="images"),
             ]
             if np.isfinite(field).all() and field.max() > 1.5:
                 image, patch = divmod(int(field.max(axis=0).argmax()), self.side**2)
@@ -155,11 +170,6 @@ class Tokens(Picture):
         scene.items += patches
         scene.alt = self.say()
         return scene
-
-    def _borders(self, box: Box) -> np.ndarray:
-        """Between the tokens of one image and those of the next, (images − 1, 2, 2)."""
-        x = box.x + box.width / len(self.images) * np.arange(1, len(self.images))
-        return np.stack([np.stack([x, np.full_like(x, y)], axis=1) for y in (box.y, box.bottom)], axis=1)
 
     def _thumbs(self) -> list[Box]:
         """Where the images are: each beneath its own tokens."""
@@ -174,24 +184,17 @@ class Tokens(Picture):
         depth = next(iter(self.lengths.values())).shape[1]
         items: list = field_scale(Box(first.right + 16, first.y, 14, first.height))
         for box in self.boxes.values():
-            items.append(Label(box.x - 6, box.y + 10, "block 1", anchor="end", color=MUTED))
-            items += [Label(box.x - 6, box.bottom - 1, str(depth), anchor="end", color=MUTED)] if depth > 1 else []
+            items += block_names(box, depth)
         for box, image, at in zip(self.thumbs, self.images, self.order, strict=True):
             items.append(Raster(box.x, box.y, box.width, box.height, grey_pixels(image), f"image {at}"))
         text = "A column is a token: a patch of the image below it. Framed: the patch of each network's longest token."
         return [*items, Label(last.x, last.bottom + 78, text, color=MUTED)]
 
-    def strip(self):
-        """Five frames side by side, a row a network: a matplotlib Figure with alt text `.alt`."""
-        from normviz.picture.png import figure
-
-        return figure(with_caption(self.strip_scene()))
-
     def strip_scene(self) -> Scene:
-        """What `strip` draws."""
+        """Five frames side by side, a row a network."""
         frames = np.unique(np.linspace(0, len(self.steps) - 1, 5).round().astype(int)).tolist()
-        pitch = (WIDTH - 74) / len(frames)
-        scene = Scene(WIDTH, 56 + 116 * len(self.lengths))
+        pitch = (NOTEBOOK_WIDTH - 74) / len(frames)
+        scene = Scene(NOTEBOOK_WIDTH, 56 + 116 * len(self.lengths))
         for row, (arm, style) in enumerate(self.styles.items()):
             for k, frame in enumerate(frames):
                 box, field = Box(62 + k * pitch, 32 + 116 * row, pitch - 14, 84), self.field(arm, frame)
@@ -199,9 +202,8 @@ class Tokens(Picture):
                     scene.items.append(Label(box.x, 18, f"step {self.steps[frame]}", 13, bold=True))
                 if k == 0:
                     scene.items.append(Label(box.x - 12, box.center[1], style.name, anchor="middle", angle=90))
-                words = Label(box.right, box.bottom + 14, f"longest {longest_times(field)}", anchor="end", color=MUTED)
-                scene.items += [field_raster(box, field), words]
-        scene.items += field_scale(Box(WIDTH - 196, scene.height - 18, 140, 11))
+                scene.items += named_field(box, field)
+        scene.items += field_scale(Box(NOTEBOOK_WIDTH - 196, scene.height - 18, 140, 11))
         scene.items.append(Label(62, scene.height - 8, f"A row a block, a column a token: {UNIT}", color=MUTED))
         said = (
             f"{style.name} {', '.join(longest_times(self.field(arm, frame)) for frame in frames)}"
@@ -211,3 +213,5 @@ class Tokens(Picture):
         what = "The longest token before any FFN, over the root-mean-square length"
         scene.alt = f"Token lengths at steps {steps}. {what}: {'; '.join(said)}."
         return scene
+
+    strip = drawn(strip_scene)

@@ -6,7 +6,8 @@ the kernel hears of what a hand has moved.
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -25,6 +26,8 @@ from normviz.picture.text import text_width
 
 FLOW = {"flex_flow": "row wrap", "align_items": "center", "grid_gap": "2px 12px"}
 HERE = Path(__file__).parent
+SHARE = 0.02  # of the time that pictures of something that runs may take
+INTERVAL = 0.5  # seconds between two of them, at least
 #: The two files of the picture's own, as text: a path would have anywidget watch them
 MODULE, LOOK = (HERE.joinpath(f"picture.{kind}").read_text("utf-8") for kind in ("js", "css"))
 
@@ -113,12 +116,41 @@ class Picture(w.VBox):
         }
         return data, {"image/png": {"alt": scene.alt, "width": int(scene.width)}}
 
-    def _ipython_display_(self, **kwargs) -> None:
+    def _ipython_display_(self, **options) -> None:
         # ipywidgets 7 shows through this method and 8 through the bundle; with both defined, IPython comes here
         from IPython.display import display
 
         data, metadata = self._repr_mimebundle_()
-        display(data, metadata=metadata, raw=True)
+        display(data, metadata=metadata, raw=True, **options)
+
+
+class Running(Picture):
+    """A picture of something that runs, drawn when it is due: pictures take about `SHARE` of the time at most.
+
+    `seconds` is what they have taken, as `clock` tells it.
+    """
+
+    def __init__(self, rows: list[w.Widget], clock: Callable[[], float]):
+        self.seconds, self._clock, self._due, self._displayed = 0.0, clock, 0.0, False
+        super().__init__(rows)
+
+    @contextmanager
+    def _drawing(self) -> Iterator[None]:
+        """Around the making of a picture: takes its time, and says when the next one is due."""
+        began = self._clock()
+        yield
+        spent = self._clock() - began
+        self.seconds += spent
+        self._due = self._clock() + max(INTERVAL, spent / SHARE)
+
+    def _ipython_display_(self, *, update: bool = False, **options) -> None:
+        self._displayed = True
+        super()._ipython_display_(display_id=f"normviz-{self.model_id}", update=update)
+
+    def _publish(self) -> None:
+        """Brings what was displayed, if it was, up to date: a saved notebook has the picture of the last pause."""
+        if self._displayed:
+            self._ipython_display_(update=True)
 
 
 def _inside(box: w.Box):

@@ -17,7 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from copy import copy
 from dataclasses import replace
+from functools import cached_property
 from html import escape
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,19 +27,27 @@ import ipywidgets as w
 import numpy as np
 
 from normviz.arms import HUES, Style, style_of, styles_of
+from normviz.draw.common import NOTEBOOK_WIDTH, drawn
 from normviz.explore.comms import deliver_comms
-from normviz.explore.field import UNIT, WIDTH, field_raster, field_scale, longest_times, longest_words
-from normviz.explore.live import FLOW, Picture
+from normviz.explore.field import (
+    UNIT,
+    block_names,
+    field_raster,
+    field_scale,
+    longest_times,
+    longest_words,
+    named_field,
+)  # fmt: skip
+from normviz.explore.live import FLOW, Running
 from normviz.fields import whole
 from normviz.files import make_writable, write_atomic
 from normviz.picture.chart import MARKERS, Chart, legend
 from normviz.picture.color import MUTED
+from normviz.picture.png import figure
 from normviz.picture.scene import Box, Label, Scene, with_caption
 from normviz.picture.text import fixed, number, plural
 from normviz.series import last_tenth, smooth
 
-SHARE = 0.02  # of the time that the picture may take
-INTERVAL = 0.5  # seconds between two pictures, at least
 COLUMNS = 256  # tokens drawn of a batch
 DENSE = 10  # steps at the start and after an event in which every one is measured
 WORDS = {"forget": "the optimizers' memory is cleared", "shock": "contrast jitter σ = {:g} begins"}
@@ -55,7 +65,7 @@ class Event(NamedTuple):
         return f"before step {self.step} {WORDS[self.what].format(self.sigma)}"
 
 
-class Race(Picture):
+class Race(Running):
     """Several trainings that step in turn, before the reader's eyes.
 
         race = nv.explore.Race({arm: steps(preset("swiglu", arm)) for arm in ("ln", "bn", "bn+ffnbn")})
@@ -75,7 +85,7 @@ class Race(Picture):
         on from there.  Its trainings need `.save(folder)` and `.load(folder)`.
 
     `events` is what was done, [(step, what), …]; `moves` what the second curve shows, `fields` the third;
-    `seconds` what pictures have taken: about `SHARE` of the time at most.
+    `seconds` what pictures have taken: about a fiftieth of the time at most.
     Raises ValueError for no runs or a name in `recorded` that is none of theirs, TypeError for what cannot be stepped.
     """
 
@@ -91,7 +101,9 @@ class Race(Picture):
                 raise TypeError(
                     f"runs[{name!r}] has no .{lacks[0]}; it takes trainings as normviz.lab.steps makes them"
                 )
-        self.runs, self.styles = dict(runs), styles_of(runs, HUES, [*reversed(MARKERS)], least=1)
+        self.runs = dict(runs)
+        styles = styles_of(runs, HUES, [*reversed(MARKERS)], least=1)
+        self.styles = {name: style._replace(dashed=False) for name, style in styles.items()}
         self.steps = max(run.recipe.steps for run in self.runs.values())
         self.recorded = _recorded(recorded, self.runs)
         #: name → [(step, root mean square of |m̂|/(√v̂ + ε) over all parameters), …]
@@ -102,18 +114,14 @@ class Race(Picture):
         self._events: list[Event] = []
         self._planned: list[Event] = []
         self._wishes: list[tuple[str, float]] = []  # pressed, to be granted between two rounds
-        self._stop, self._running, self._due = threading.Event(), False, 0.0
-        self._clock, self._rate, self.seconds, self._displayed = clock, 0.0, 0.0, False
-        self._drafted: tuple[Chart, Chart, list] | None = None
-        self.buttons = {
-            what: w.Button(description=what, tooltip=tip, icon=icon, layout=w.Layout(width="90px"))
-            for what, (tip, icon) in {
-                "Stop": ("Pause after this step; race.run() goes on", "stop"),
-                "forget": ("Clear the optimizers' memory, of every network, now", "eraser"),
-                "shock": ("Multiply every image by exp(z), z normal, from now on", "bolt"),
-            }.items()
-        }
-        for what, act in (("Stop", self.stop), ("forget", self.forget), ("shock", self.shock)):
+        self._stop, self._running, self._rate = threading.Event(), False, 0.0
+        self.buttons: dict[str, w.Button] = {}
+        for what, act, icon, tip in (
+            ("Stop", self.stop, "stop", "Pause after this step; race.run() goes on"),
+            ("forget", self.forget, "eraser", "Clear the optimizers' memory, of every network, now"),
+            ("shock", self.shock, "bolt", "Multiply every image by exp(z), z normal, from now on"),
+        ):
+            self.buttons[what] = w.Button(description=what, tooltip=tip, icon=icon, layout=w.Layout(width="90px"))
             self.buttons[what].on_click(lambda _, act=act: act() if self.step < self.steps else None)
         names = [(style.name, name) for name, style in self.styles.items() if _norms(self.runs[name].model)]
         self._fielded = bool(names)
@@ -123,7 +131,7 @@ class Race(Picture):
             layout=w.Layout(width="auto", display="flex" if len(names) > 1 else "none", align_items="center"),
         )  # fmt: skip
         self.picked.observe(lambda change: self._show(), names="value")
-        super().__init__([w.HBox([*self.buttons.values(), self.picked], layout=w.Layout(**FLOW))])
+        super().__init__([w.HBox([*self.buttons.values(), self.picked], layout=w.Layout(**FLOW))], clock)
         self.out, self.save_every = None if out is None else make_writable(out), save_every
         if self.out is not None:
             self._restore()
@@ -147,14 +155,14 @@ class Race(Picture):
         try:
             with _patient(self._stop.set), ThreadPoolExecutor(len(self.runs)) as pool:
                 each = pool.map if _side_by_side(self.runs.values()) else map
-                while self.step < last and not self._stop.is_set():
+                while self.step < last:
                     deliver_comms()
                     self._hear()
                     if self._stop.is_set():
                         break
                     due = self._clock() >= self._due
                     self._round(each, look=due)
-                    if self.out is not None and self.step % self.save_every == 0:
+                    if self.step % self.save_every == 0:
                         self._keep()
                     self._rate = (self.step - first) / max(self._clock() - began, 1e-9)
                     if due:
@@ -166,7 +174,7 @@ class Race(Picture):
             for run in self.runs.values():
                 run.read()
             self._hear()
-            if self.out is not None and self.step > first:
+            if self.step > first:
                 self._keep()
             self._enable()
             self._draw(over=True)
@@ -243,7 +251,7 @@ class Race(Picture):
         text += f"; chance is {fixed(self._chance)}. {self._said_bands()}"
         if self._events:
             said = "; ".join(event.words for event in self._events)
-            text += f"{said[0].upper()}{said[1:]}. "
+            text += f"{said.capitalize()}. "
         if any(len(steps) for steps, _ in moves.values()):
             last = (f"{self.styles[n].name} {number(v[-1], 2)}" for n, (_, v) in moves.items() if len(v))
             text += f"AdamW last moved by so much of its learning rate: {', '.join(last)}. "
@@ -333,21 +341,22 @@ class Race(Picture):
 
     def _keep(self) -> None:
         """Writes the race, then its networks: of an event that a network has met, the record is never missing."""
+        if self.out is None:
+            return
         fields = {f"{step}/{name}": field for step, row in self.fields.items() for name, field in row.items()}
         moves = {f"moves/{name}": np.stack(rows) for name, rows in self.moves.items()}
         file = io.BytesIO()
         np.savez_compressed(file, events=np.array(json.dumps(self._events)), **moves, **fields)
         write_atomic(self.out / "race.npz", file.getvalue())
         for run, folder in zip(self.runs.values(), self._folders(), strict=True):
+            run.read()  # a checkpoint is of the steps whose losses are known
             run.save(folder)
 
     def _restore(self) -> None:
         """Goes on from what the folder holds; a network that a kill left behind catches up with the others."""
         for run, folder in zip(self.runs.values(), self._folders(), strict=True):
-            if hasattr(run, "read_every"):
-                run.read_every.add(self.save_every)
             run.load(folder)
-        if not self.step or not (self.out / "race.npz").exists():
+        if not (self.out / "race.npz").exists():
             return
         with np.load(self.out / "race.npz") as kept:
             reached = max(run.step for run in self.runs.values())
@@ -383,22 +392,17 @@ class Race(Picture):
 
     def _draw(self, over: bool = False) -> None:
         """over: a screen reader is told; while the race is on it is left in peace."""
-        began = self._clock()
-        self.paint(self.scene(), f"<p>{escape(self.status())}</p>", spoken=over)
-        spent = self._clock() - began
-        self.seconds += spent
-        self._due = self._clock() + max(INTERVAL, spent / SHARE)
+        with self._drawing():
+            self.paint(self.scene(), f"<p>{escape(self.status())}</p>", spoken=over)
 
     def scene(self) -> Scene:
         """The picture as it stands: loss, moves, and the tokens of the network that is chosen."""
         losses, moves = self._smoothed(), self.moves
-        if self._drafted is None:
-            self._drafted = self._draft()
-        *charts, backdrop = self._drafted
+        *charts, backdrop = self._draft
         loss, move = map(copy, charts)
         loss.items, move.items, box = [], [], loss.box
         words = {name: _word(losses[name][-1]) if name in losses else "–" for name in self.runs}
-        scene = Scene(WIDTH, box.bottom + (208 if self._fielded else 44), self._legend(words))
+        scene = Scene(NOTEBOOK_WIDTH, box.bottom + (208 if self._fielded else 44), self._legend(words))
         for name, curve in losses.items():
             _racer(loss, np.arange(len(curve)), curve, self.styles[name], self.steps, f"loss-{name}")
             if (bad := next((i for i, v in enumerate(curve) if not math.isfinite(v)), None)) is not None:
@@ -411,14 +415,12 @@ class Race(Picture):
         scene.backdrop, scene.alt = backdrop, self.say()
         return scene
 
-    def _legend(self, words: Mapping[str, str] | None = None) -> list:
+    def _legend(self, words: Mapping[str, str]) -> list:
         """The networks' names with a word after each."""
-        styles = (
-            style._replace(name=f"{style.name}  {words[name]}" if words else style.name, dashed=False)
-            for name, style in self.styles.items()
-        )
-        return legend(styles, 12, 22, WIDTH - 24)
+        named = [style._replace(name=f"{style.name}  {words[name]}") for name, style in self.styles.items()]
+        return legend(named, 12, 22, NOTEBOOK_WIDTH - 24)
 
+    @cached_property
     def _draft(self) -> tuple[Chart, Chart, list]:
         """Both charts empty, and what lies beneath all curves: axes, bands, guides, the scale of the field."""
         box = Box(62, _last_line(self._legend(dict.fromkeys(self.runs, "0.000"))) + 54, 526, 186)
@@ -426,16 +428,14 @@ class Race(Picture):
         top = 1.35 * chance
         round_ticks = {v: f"{v:g}" for v in np.arange(0, top, 0.5 if top < 4 else 1.0) if abs(v - chance) > 0.09 * top}
         loss = Chart(box, axis, (0.0, top), x_name="step", y_ticks=round_ticks | {chance: "chance"})
-        wide = Box(box.right + 82, box.y, WIDTH - box.right - 100, box.height)
+        wide = Box(box.right + 82, box.y, NOTEBOOK_WIDTH - box.right - 100, box.height)
         move = Chart(wide, axis, (3e-3, 3.0), x_name="step", log_y=True)
         for chart, heading in ((loss, "Training loss"), (move, "AdamW's step / learning rate")):
             chart.add(Label(chart.box.x, box.y - 26, heading, 13, bold=True))
         for name, histories in self.recorded.items():
-            known = min(self.steps, max(len(history.loss) for history in histories))
-            even = np.full((len(histories), known), np.nan)
-            for row, history in zip(even, histories, strict=True):
-                row[: len(history.loss)] = smooth(history.loss)[:known]
-            at = np.unique(np.linspace(0, known - 1, 160).astype(int))
+            curves = (smooth(history.loss)[: self.steps] for history in histories)
+            even = np.transpose([*zip_longest(*curves, fillvalue=np.nan)])  # (histories, steps)
+            at = np.unique(np.linspace(0, even.shape[1] - 1, 160).astype(int))
             at = at[np.isfinite(even[:, at]).any(axis=0)]
             if len(at):
                 low, high = np.nanmin(even[:, at], axis=0), np.nanmax(even[:, at], axis=0)
@@ -475,11 +475,9 @@ class Race(Picture):
         heading += f", step {step}" if name in fields else ": to come with the first step"
         items: list = [Label(box.x, box.y - 10, heading, 13, bold=True)]
         items.append(Label(box.right, box.y - 10, UNIT, anchor="end", color=MUTED))
-        depth = len(self.runs[name].model.blocks)
-        items += [Label(box.x - 6, box.y + 10, "block 1", anchor="end", color=MUTED)]
-        items += [Label(box.x - 6, box.bottom - 1, str(depth), anchor="end", color=MUTED)] if depth > 1 else []
+        items += block_names(box, len(self.runs[name].model.blocks))
         if name in fields:
-            items += [field_raster(box, fields[name])]
+            items.append(field_raster(box, fields[name]))
         for x, text, anchor in (
             (box.x, "shortest token", "start"),
             (box.center[0], "every row in its own order", "middle"),
@@ -488,24 +486,16 @@ class Race(Picture):
             items.append(Label(x, box.bottom + 15, text, anchor=anchor, color=MUTED))
         return items
 
-    def replay(self, steps: Iterable[int] | None = None):
-        """The race as a filmstrip: loss and tokens at five moments, a matplotlib Figure with alt text `.alt`.
+    def figure(self):
+        """The picture as it stands with its caption, as a matplotlib Figure with alt text `.alt`."""
+        return figure(with_caption(self.scene()))
+
+    def replay_scene(self, steps: Iterable[int] | None = None) -> Scene:
+        """The race as a filmstrip: loss and tokens at five moments.
 
         steps: those to show, each at the nearest one that was kept; by default the first, the last, those around the
         events, and what lies between.  Raises ValueError before the first step.
         """
-        from normviz.picture.png import figure
-
-        return figure(with_caption(self.replay_scene(steps)))
-
-    def figure(self):
-        """The picture as it stands with its caption, as a matplotlib Figure with alt text `.alt`."""
-        from normviz.picture.png import figure
-
-        return figure(with_caption(self.scene()))
-
-    def replay_scene(self, steps: Iterable[int] | None = None) -> Scene:
-        """What `replay` draws."""
         if not self.step:
             raise ValueError("there is nothing to replay before the first step; race.run() takes it")
         kept = np.array(sorted(self.fields) or range(self.step))
@@ -521,10 +511,10 @@ class Race(Picture):
             chosen = [int(np.abs(kept - step).argmin()) for step in steps]
         moments, losses = kept[sorted(set(chosen))].tolist(), self._smoothed()
         names = [name for name in self.runs if any(name in row for row in self.fields.values())]
-        styles = {name: style._replace(dashed=False) for name, style in self.styles.items()}
-        scene = Scene(WIDTH, 0, self._legend())
+        styles = self.styles
+        scene = Scene(NOTEBOOK_WIDTH, 0, legend(styles.values(), 12, 22, NOTEBOOK_WIDTH - 24))
         top = _last_line(scene.items) + 36
-        pitch = (WIDTH - 74) / len(moments)
+        pitch = (NOTEBOOK_WIDTH - 74) / len(moments)
         for k, moment in enumerate(moments):
             box = Box(62 + k * pitch, top, pitch - 16, 110)
             ticks = {v: str(v) for v in range(1 + int(1.35 * self._chance))}
@@ -547,23 +537,23 @@ class Race(Picture):
                     middle = place.center[1]
                     scene.items.append(Label(place.x - 12, middle, styles[name].name, anchor="middle", angle=90))
                 if (field := self.fields.get(moment, {}).get(name)) is not None:
-                    text = f"longest {longest_times(field)}"
-                    scene.items.append(field_raster(place, field))
-                    scene.items.append(Label(place.right, place.bottom + 14, text, anchor="end", color=MUTED))
+                    scene.items += named_field(place, field)
         scene.height = top + 118 + 92 * len(names)
         if names:
             scene.height += 36
             note = f"Every token before every FFN, blocks downwards, short to long: {UNIT}"
             scene.items.append(Label(62, scene.height - 8, note, color=MUTED))
-            scene.items += field_scale(Box(WIDTH - 196, scene.height - 18, 140, 11))
+            scene.items += field_scale(Box(NOTEBOOK_WIDTH - 196, scene.height - 18, 140, 11))
         scene.alt = self._said_of(moments, losses, names)
         return scene
+
+    replay = drawn(replay_scene)
 
     def _said_of(self, moments: list[int], losses: Mapping, names: list[str]) -> str:
         """The filmstrip in words."""
         curves = (f"{self.styles[n].name} {', '.join(_word(c[min(m, len(c) - 1)]) for m in moments)}"
                   for n, c in losses.items())  # fmt: skip
-        events = "".join(f" {event.words[0].upper()}{event.words[1:]}." for event in self._events)
+        events = "".join(f" {event.words.capitalize()}." for event in self._events)
         text = f"The race at steps {', '.join(map(str, moments))}.{events} Training loss: {'; '.join(curves)}."
         rows = ([self.fields.get(m, {}).get(name) for m in moments] for name in names)
         lengths = (
@@ -571,20 +561,6 @@ class Race(Picture):
             for name, row in zip(names, rows, strict=True)
         )
         return f"{text} Longest token over root-mean-square length: {'; '.join(lengths)}." if names else text
-
-    # A notebook's output ---------------------------------------------------------------------------------------------
-
-    def _ipython_display_(self, **kwargs) -> None:
-        self._displayed = True
-        self._publish(update=False)
-
-    def _publish(self, update: bool = True) -> None:
-        """Shows the race, or brings what was shown up to date: a saved notebook has the picture of the last pause."""
-        if self._displayed:
-            from IPython.display import display
-
-            data, metadata = self._repr_mimebundle_()
-            display(data, metadata=metadata, raw=True, display_id=f"race-{self.model_id}", update=update)
 
 
 def adamw_move(optimizer):
@@ -618,10 +594,8 @@ def _apply(event: Event, run) -> None:
     if event.what == "forget":
         run.forget()
         return
-    recipe = replace(run.recipe, sigma=event.sigma, sigma_from=max(0.0, event.step - 0.5) / run.recipe.steps)
-    for holder in (run, getattr(run, "batches", None)):
-        if hasattr(holder, "recipe"):
-            holder.recipe = recipe
+    start = max(0.0, event.step - 0.5) / run.recipe.steps
+    run.recipe = replace(run.recipe, sigma=event.sigma, sigma_from=start)
 
 
 def _norms(model) -> list:
@@ -633,7 +607,10 @@ def _norms(model) -> list:
 def _watching(run) -> Iterator[list]:
     """Within, a step leaves the squared length of every token before the FFN, a tensor (N,) a block."""
     squares: list = []
-    keep = lambda module, inputs: squares.append(inputs[0].detach().float().square().sum(-1).flatten())  # noqa: E731
+
+    def keep(module, inputs) -> None:
+        squares.append(inputs[0].detach().float().square().sum(-1).flatten())
+
     handles = [norm.register_forward_pre_hook(keep) for norm in _norms(run.model)]
     take = getattr(run, "_take", None)
     if take is not None:
@@ -674,7 +651,7 @@ def _racer(chart: Chart, x, y, style: Style, steps: int, name: str) -> None:
     x, y = np.asarray(x, float), np.asarray(y, float)
     if not len(x):
         return
-    chart.line(x, y, style._replace(dashed=False), 2.2, name)
+    chart.line(x, y, style, 2.2, name)
     at = np.unique(np.searchsorted(x, np.arange(1, 10) * steps / 10))
     at = at[at < len(x)]
     chart.dots(x[at], y[at], style, 3.4, name="dots")
@@ -687,13 +664,12 @@ def _word(loss: float) -> str:
 
 def _recorded(recorded, runs: Mapping) -> dict[str, list]:
     """name → recorded histories."""
-    if isinstance(recorded, Mapping):
-        if strange := [name for name in recorded if name not in runs]:
-            raise ValueError(f"recorded has {strange[0]!r}, which is none of the runs: {', '.join(runs)}")
-        pairs = [(name, history) for name, histories in recorded.items() for history in histories]
-    else:
-        pairs = [(history.recipe.arm, history) for history in recorded]
-    found = {name: [history for to, history in pairs if to == name and history.loss] for name in runs}
+    if not isinstance(recorded, Mapping):
+        histories = [*recorded]
+        recorded = {name: [history for history in histories if history.recipe.arm == name] for name in runs}
+    if strange := [name for name in recorded if name not in runs]:
+        raise ValueError(f"recorded has {strange[0]!r}, which is none of the runs: {', '.join(runs)}")
+    found = {name: [history for history in recorded.get(name, ()) if history.loss] for name in runs}
     return {name: histories for name, histories in found.items() if histories}
 
 

@@ -13,12 +13,10 @@ from normviz.arms import style_of
 from normviz.draw.common import NOTEBOOK_WIDTH
 from normviz.draw.runs import loss_scene, outlier_ratios, ratios_scene
 from normviz.explore.comms import deliver_comms
-from normviz.explore.live import FLOW, Picture
+from normviz.explore.live import FLOW, Running
 from normviz.picture.color import MUTED
 from normviz.picture.scene import Label, Scene, arrange
 
-SHARE = 0.02  # of the time that the chart may take
-INTERVAL = 0.5  # seconds between two pictures, at least
 WAITING = "A live chart: the curves of a training grow here while its cell runs."
 
 
@@ -50,7 +48,7 @@ def status(history) -> str:
     return f"{text}, {rate:.3g} steps/s, {f'{(steps - done) / rate:.0f} s left' if done < steps else 'done'}"
 
 
-class LiveChart(Picture):
+class LiveChart(Running):
     """Loss and outlier ratio of trainings while they run, with a Stop button.
 
         chart = nv.explore.LiveChart()
@@ -61,21 +59,19 @@ class LiveChart(Picture):
     every later one of this chart; `stopped` says so.  The run keeps its record, as one does whose cell is interrupted.
     A saved notebook shows how the last run ended.
 
-    Pictures are drawn when they are due, not every step: they take about `SHARE` of the time at most; `seconds` is
+    Pictures are drawn when they are due, not every step: they take about a fiftieth of the time at most; `seconds` is
     what they have taken.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.perf_counter):
         self.histories: list = []
-        self.seconds = 0.0
-        self._clock, self._due, self._display = clock, 0.0, None
         self._stop = threading.Event()  # the button's click may come in a thread of its own
         hint = "End the training after this step; what was recorded is kept"
         button = w.Button(description="Stop", tooltip=hint, icon="stop")
         button.on_click(lambda _: self.stop())
         bar = w.IntProgress(value=0, min=0, max=1, layout=w.Layout(width="320px"))
         self.controls = {"stop": button, "progress": bar}
-        super().__init__([w.HBox([button, bar], layout=w.Layout(**FLOW))])
+        super().__init__([w.HBox([button, bar], layout=w.Layout(**FLOW))], clock)
         self.paint(training_scene([]))
 
     @property
@@ -90,16 +86,13 @@ class LiveChart(Picture):
 
     def on_step(self, history) -> bool:
         """To be called with the growing history, see `normviz.lab.train`; False when Stop was pressed."""
-        now = self._clock()
         if not any(history is known for known in self.histories):
             self.histories.append(history)
         deliver_comms()
         over = self.stopped or len(history.loss) >= history.recipe.steps
-        if over or now >= self._due:
-            self._draw(history, over)
-            spent = self._clock() - now
-            self.seconds += spent
-            self._due = self._clock() + max(INTERVAL, spent / SHARE)
+        if over or self._clock() >= self._due:
+            with self._drawing():
+                self._draw(history, over)
         return not self.stopped
 
     def _draw(self, history, over: bool) -> None:
@@ -110,15 +103,8 @@ class LiveChart(Picture):
             line += "; stopped, the record is kept"
         # A screen reader is told of the end, not of every picture
         self.paint(training_scene(self.histories), f"<p>{escape(line)}</p>", spoken=over)
-        if over and self._display:
-            data, metadata = self._repr_mimebundle_()
-            self._display.update(data, metadata=metadata, raw=True)
+        if over:
+            self._publish()
 
     def twin(self) -> Scene:
         return super().twin() if self.histories else self.painted
-
-    def _ipython_display_(self, **kwargs) -> None:
-        from IPython.display import display
-
-        data, metadata = self._repr_mimebundle_()
-        self._display = display(data, metadata=metadata, raw=True, display_id=True)
