@@ -153,7 +153,7 @@ state = Axes()
 print(state.notes(state.read())[-1])
 state.html(most=8)
 assert not {"torch", "ipywidgets", "matplotlib", "PIL", "sklearn"} & set(sys.modules)
-print(Axes().live().text.value)
+print(Axes().live().sheet.words)
 """
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     plain, live = run.stdout.split("\n", 1)

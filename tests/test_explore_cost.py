@@ -110,7 +110,7 @@ def test_the_button_measures_the_sizes_shown():
     assert seen == [(pytest.approx((i + 1) / 9), True, True) for i in range(9)]
     assert not live.buttons["measure here"].disabled and not live.controls["batch"].disabled
     check(live.state, [(1, 16, 48), *asked])
-    assert escape(live.state.scene().alt) in live.text.value and "Measured" in live.text.value
+    assert escape(live.state.scene().alt) in live.sheet.words and "Measured" in live.sheet.words
     live.controls["batch"].value = 4
     check(live.state, asked)
     check(live.state.turn(batch=1).turn(tokens=16).turn(width=48), [(1, 16, 48)])  # the record's own are kept

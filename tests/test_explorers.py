@@ -72,7 +72,7 @@ def test_caption_alt_and_twin_say_the_same(name):
         alt = state.scene().alt
         live = state.live()
         assert state.figure().alt == alt == live.twin().alt
-        assert escape(alt) in live.text.value
+        assert escape(alt) in live.sheet.words
         bundle, metadata = live._repr_mimebundle_()
         assert set(bundle) == {"text/plain", "image/png", "application/vnd.jupyter.widget-view+json"}
         assert metadata["image/png"]["alt"] == alt
@@ -96,7 +96,7 @@ def test_widgets_do_what_turn_does(name):
             assert widget.value == offered.value
             if offered.kind != "flag":
                 assert widget.disabled == (not offered.enabled)
-    assert live.shown.endswith(live.text.value) and escape(state.scene().alt) in live.text.value
+    assert live.shown.endswith(live.sheet.words) and escape(state.scene().alt) in live.sheet.words
     live.close()
 
 

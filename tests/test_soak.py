@@ -480,7 +480,7 @@ def test_an_explorer_can_be_played_with_for_hours(name):
     for number in range(EVENTS // 2, EVENTS):
         event(number)
     bytes_after, objects_after = weigh()
-    assert escape(live.state.scene().alt) in live.text.value
+    assert escape(live.state.scene().alt) in live.sheet.words
     live.close()
     grown, more = (bytes_after - bytes_before) / 2**20, objects_after - objects_before
     say(f"{name}: {EVENTS:,} events; in the second half memory {grown:+.1f} MiB, objects {more:+,}")

@@ -11,7 +11,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from html import escape
 from pathlib import Path
-from types import SimpleNamespace
 
 import anywidget
 import ipywidgets as w
@@ -82,11 +81,6 @@ class Picture(w.VBox):
             sheet.words = (words_html(scene.alt) if spoken else "") + more
 
     @property
-    def text(self) -> SimpleNamespace:
-        """The words under the picture, as `.value`."""
-        return SimpleNamespace(value=self.sheet.words)
-
-    @property
     def shown(self) -> str:
         """The HTML that is shown now: backdrop, picture and text."""
         return self.sheet.backdrop + self.sheet.front + self.sheet.words
@@ -143,7 +137,7 @@ class Running(Picture):
         self.seconds += spent
         self._due = self._clock() + max(INTERVAL, spent / SHARE)
 
-    def _ipython_display_(self, *, update: bool = False, **options) -> None:
+    def _ipython_display_(self, update: bool = False) -> None:
         self._displayed = True
         super()._ipython_display_(display_id=f"normviz-{self.model_id}", update=update)
 

@@ -250,8 +250,7 @@ class Race(Running):
         text += ", ".join(f"{self.styles[name].name} {_word(end)}" for name, end in ends.items())
         text += f"; chance is {fixed(self._chance)}. {self._said_bands()}"
         if self._events:
-            said = "; ".join(event.words for event in self._events)
-            text += f"{said.capitalize()}. "
+            text += f"{'; '.join(event.words for event in self._events).capitalize()}. "
         if any(len(steps) for steps, _ in moves.values()):
             last = (f"{self.styles[n].name} {number(v[-1], 2)}" for n, (_, v) in moves.items() if len(v))
             text += f"AdamW last moved by so much of its learning rate: {', '.join(last)}. "
@@ -263,11 +262,9 @@ class Race(Running):
         """The recorded seeds in words."""
         parts = []
         for histories in self.recorded.values():
-            ends = np.array([last_tenth(history.loss) for history in histories])
-            ends = ends[np.isfinite(ends)]
-            if ends.size:
+            if ends := [end for history in histories if math.isfinite(end := last_tenth(history.loss))]:
                 name = style_of(histories[0].recipe.arm).name
-                parts.append(f"{name} {number(ends.min(), 2)} to {number(ends.max(), 2)}")
+                parts.append(f"{name} {number(min(ends), 2)} to {number(max(ends), 2)}")
         count = max(map(len, self.recorded.values()), default=0)
         bands = "Bands" if len(parts) > 1 else "Band"
         return f"{bands}: {plural(count, 'recorded seed')}, ending at {', '.join(parts)}. " if parts else ""
@@ -286,10 +283,9 @@ class Race(Running):
         if self.step >= self.steps:
             raise ValueError(f"{what}: the race is over; a new Race starts another")
         self._wishes.append((what, sigma))
-        self._due = 0.0
         if not self._running:  # else the race grants it between two rounds: the click may come in a thread of its own
             self._hear()
-            self._draw(over=True)
+        self._show()
 
     def _hear(self) -> None:
         """Grants what was wished for, and what was planned for this step."""
@@ -385,7 +381,7 @@ class Race(Running):
         self.buttons["forget"].disabled = self.buttons["shock"].disabled = self.step >= self.steps
 
     def _show(self) -> None:
-        """Another network's tokens are asked for."""
+        """Something else is to be shown: now, or with the next step."""
         self._due = 0.0
         if not self._running:
             self._draw(over=True)
@@ -473,9 +469,11 @@ class Race(Running):
         name, (step, fields) = self.picked.value, self._field
         heading = f"Tokens of {self.styles[name].name} before the FFN"
         heading += f", step {step}" if name in fields else ": to come with the first step"
-        items: list = [Label(box.x, box.y - 10, heading, 13, bold=True)]
-        items.append(Label(box.right, box.y - 10, UNIT, anchor="end", color=MUTED))
-        items += block_names(box, len(self.runs[name].model.blocks))
+        items = [
+            Label(box.x, box.y - 10, heading, 13, bold=True),
+            Label(box.right, box.y - 10, UNIT, anchor="end", color=MUTED),
+            *block_names(box, len(self.runs[name].model.blocks)),
+        ]
         if name in fields:
             items.append(field_raster(box, fields[name]))
         for x, text, anchor in (
@@ -509,9 +507,8 @@ class Race(Running):
                 chosen.append(int(np.abs(np.arange(len(kept))[:, None] - chosen).min(axis=1).argmax()))
         else:
             chosen = [int(np.abs(kept - step).argmin()) for step in steps]
-        moments, losses = kept[sorted(set(chosen))].tolist(), self._smoothed()
+        moments, losses, styles = kept[sorted(set(chosen))].tolist(), self._smoothed(), self.styles
         names = [name for name in self.runs if any(name in row for row in self.fields.values())]
-        styles = self.styles
         scene = Scene(NOTEBOOK_WIDTH, 0, legend(styles.values(), 12, 22, NOTEBOOK_WIDTH - 24))
         top = _last_line(scene.items) + 36
         pitch = (NOTEBOOK_WIDTH - 74) / len(moments)
@@ -536,8 +533,8 @@ class Race(Running):
                 if k == 0:
                     middle = place.center[1]
                     scene.items.append(Label(place.x - 12, middle, styles[name].name, anchor="middle", angle=90))
-                if (field := self.fields.get(moment, {}).get(name)) is not None:
-                    scene.items += named_field(place, field)
+                if name in self.fields[moment]:
+                    scene.items += named_field(place, self.fields[moment][name])
         scene.height = top + 118 + 92 * len(names)
         if names:
             scene.height += 36
@@ -555,12 +552,14 @@ class Race(Running):
                   for n, c in losses.items())  # fmt: skip
         events = "".join(f" {event.words.capitalize()}." for event in self._events)
         text = f"The race at steps {', '.join(map(str, moments))}.{events} Training loss: {'; '.join(curves)}."
-        rows = ([self.fields.get(m, {}).get(name) for m in moments] for name in names)
+        if not names:
+            return text
+        rows = [self.fields[moment] for moment in moments]
         lengths = (
-            f"{self.styles[name].name} {', '.join('–' if f is None else longest_times(f) for f in row)}"
-            for name, row in zip(names, rows, strict=True)
+            f"{self.styles[n].name} {', '.join(longest_times(row[n]) if n in row else '–' for row in rows)}"
+            for n in names
         )
-        return f"{text} Longest token over root-mean-square length: {'; '.join(lengths)}." if names else text
+        return f"{text} Longest token over root-mean-square length: {'; '.join(lengths)}."
 
 
 def adamw_move(optimizer):

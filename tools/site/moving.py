@@ -15,7 +15,7 @@ from normviz.files import write_atomic
 from normviz.norms.table import METHODS
 from normviz.picture.color import INK, PAPER
 from normviz.picture.scene import Scene, Shapes
-from normviz.picture.svg import FONT, escape, to_svg
+from normviz.picture.svg import FONT, escape, piece
 
 SECONDS = 2.4  # a frame
 CURSOR = (1, 2, 1, 2)  # (n, c, h, w)
@@ -45,8 +45,7 @@ def moving_svg() -> str:
 def _body(scene: Scene) -> str:
     """The picture without its sheet and without what only a pointer reads; neighbours of one colour are one path."""
     items = [replace(item, titles=None, data=None) if isinstance(item, Shapes) else item for item in scene.drawn]
-    svg = to_svg(Scene(scene.width, scene.height, items))
-    body = re.sub(r'^<svg[^>]*>(<rect width="100%"[^>]*/>)?|</svg>$', "", svg)
+    body = "".join(map(piece, items))
     joined = re.sub(r'(?:<path d="[^"]*" fill="([^"]*)"/>)(?:<path d="[^"]*" fill="\1"/>)*', _one_path, body)
     return re.sub(r"(\d)\.0(?=\D)", r"\1", joined)
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-import re
+import math
+import statistics
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from html import escape
+from itertools import zip_longest
 from typing import NamedTuple
-
-import numpy as np
 
 from normviz.arms import style_of
 from normviz.draw.runs import loss_scene, outlier_ratios, ratios_scene
 from normviz.lab import History, Runs, load_study, memory
 from normviz.picture.color import INK
 from normviz.picture.scene import Label, Scene, Shapes, Strokes
-from normviz.picture.svg import to_svg
+from normviz.picture.svg import SHEET, head, piece
 from normviz.picture.text import fixed, plural
 from normviz.series import smooth
 
@@ -95,15 +95,11 @@ def _medians(runs: Iterable[History], steps: int) -> list[list]:
         arms.setdefault(run.recipe.arm, []).append(smooth(run.loss))
     table = []
     for arm, curves in arms.items():
-        even = np.full((len(curves), steps), np.nan)
-        for row, curve in zip(even, curves, strict=True):
-            row[: len(curve)] = curve
-        even[~np.isfinite(even)] = np.nan
-        known = np.isfinite(even).any(axis=0)
-        middle = np.full(steps, np.nan)
-        middle[known] = np.nanmedian(even[:, known], axis=0)
-        table.append([f"{style_of(arm).name} ({plural(len(curves), 'run')})",
-                      [float(fixed(v, 3)) if np.isfinite(v) else None for v in middle]])  # fmt: skip
+        even = zip_longest(*curves, fillvalue=math.nan)
+        finite = ([value for value in step if math.isfinite(value)] for step in even)
+        middle = [float(fixed(statistics.median(values), 3)) if values else None for values in finite]
+        middle += [None] * (steps - len(middle))
+        table.append([f"{style_of(arm).name} ({plural(len(curves), 'run')})", middle])
     return table
 
 
@@ -113,10 +109,10 @@ def _panel(scene: Scene, name: str, steps: int) -> str:
     left, right = float(grid.points[..., 0].min()), float(grid.points[..., 0].max())
     moving = [item for item in scene.items if _moves(item)]
     still = [item for item in scene.items if not _moves(item)]
-    curves, axes = (_body(Scene(scene.width, scene.height, items)) for items in (moving, still))
-    opening = re.match(r"<svg[^>]*>", to_svg(Scene(scene.width, scene.height, [], scene.alt)))[0]
+    curves, axes = ("".join(map(piece, items)) for items in (moving, still))
     return (
-        f'<div class="panel">{opening}<defs><clipPath id="{name}-clip"><rect x="0" y="0" width="{right + 9:.1f}"'
+        f'<div class="panel">{head(scene, SHEET, paper=False)}'
+        f'<defs><clipPath id="{name}-clip"><rect x="0" y="0" width="{right + 9:.1f}"'
         f' height="100%" data-from="{left:.1f}" data-to="{right:.1f}"/></clipPath><g id="{name}">{curves}</g></defs>'
         f'{axes}<use href="#{name}" opacity="0.2"/>'
         f'<g clip-path="url(#{name}-clip)"><use href="#{name}"/></g></svg></div>'
@@ -130,8 +126,3 @@ def _moves(item) -> bool:
     if isinstance(item, Shapes):
         return item.name.startswith("mark-")
     return isinstance(item, Strokes) and item.name not in _AXES and item.color != INK and item.name != "key"
-
-
-def _body(scene: Scene) -> str:
-    """What stands between the tags of the scene's SVG, without the sheet."""
-    return re.sub(r"^<svg[^>]*>(<rect width=\"100%\"[^>]*/>)?|</svg>$", "", to_svg(scene))
