@@ -106,7 +106,11 @@ class Tokens(Picture):
         self.lengths = {arm: values[:, :, self.order] for arm, values in lengths.items()}
         self.styles, self.tokens = {arm: style_of(arm) for arm in lengths}, shape[2] * shape[3]
         self.boxes = {arm: Box(62, 34 + 128 * row, 800, 96) for row, arm in enumerate(self.lengths)}
-        self.thumbs = self._thumbs()
+        *_, last = self.boxes.values()
+        wide = last.width / len(self.images)
+        side = min(wide - 6, 48)
+        left = [last.x + k * wide + (wide - side) / 2 for k in range(len(self.images))]
+        self.thumbs = [Box(x, last.bottom + 8, side, side) for x in left]  # each image beneath its own tokens
         self._beneath = self._still()
         play = w.Play(min=0, max=len(self.steps) - 1, interval=250, layout=w.Layout(width="auto"))
         frames = [(str(step), k) for k, step in enumerate(self.steps)]
@@ -170,13 +174,6 @@ class Tokens(Picture):
         scene.items += patches
         scene.alt = self.say()
         return scene
-
-    def _thumbs(self) -> list[Box]:
-        """Where the images are: each beneath its own tokens."""
-        *_, box = self.boxes.values()
-        wide = box.width / len(self.images)
-        side = min(wide - 6, 48)
-        return [Box(box.x + k * wide + (wide - side) / 2, box.bottom + 8, side, side) for k in range(len(self.images))]
 
     def _still(self) -> list:
         """What lies beneath every frame: names of rows, the scale, the images."""

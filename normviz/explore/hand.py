@@ -1,15 +1,19 @@
-"""What `picture.js` is told beside the picture, as JSON: handles and cells' numbers.  numpy only."""
+"""The picture's two files, and what `picture.js` is told beside the picture: handles, cells' numbers.  numpy only."""
 
 from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from normviz.explore.base import Control, Explorer
 from normviz.picture.scene import Handle, Scene
+
+#: The module and the look as text: a path would have anywidget watch them, a page holds both once
+MODULE, LOOK = (Path(__file__).with_name(f"picture.{kind}").read_text("utf-8") for kind in ("js", "css"))
 
 
 def along(name: str, field: str, chart: Any, values: Iterable[float], places: Iterable[float] | None = None) -> Handle:

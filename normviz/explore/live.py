@@ -10,25 +10,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from html import escape
-from pathlib import Path
 
 import anywidget
 import ipywidgets as w
 import traitlets as t
 
 from normviz.explore.base import Control, Explorer, notes_html, tidy, words_html
-from normviz.explore.hand import handle_rows, parts_of
+from normviz.explore.hand import LOOK, MODULE, handle_rows, parts_of
 from normviz.picture.png import compact, to_png
 from normviz.picture.scene import Scene, with_caption
 from normviz.picture.svg import backdrop_svg, front_svg, to_svg
 from normviz.picture.text import text_width
 
 FLOW = {"flex_flow": "row wrap", "align_items": "center", "grid_gap": "2px 12px"}
-HERE = Path(__file__).parent
 SHARE = 0.02  # of the time that pictures of something that runs may take
 INTERVAL = 0.5  # seconds between two of them, at least
-#: The two files of the picture's own, as text: a path would have anywidget watch them
-MODULE, LOOK = (HERE.joinpath(f"picture.{kind}").read_text("utf-8") for kind in ("js", "css"))
 
 
 class Sheet(anywidget.AnyWidget):

@@ -15,13 +15,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from normviz.explore.base import Control, Explorer, notes_html, words_html
-from normviz.explore.hand import handle_rows, parts_of
+from normviz.explore.hand import LOOK, MODULE, handle_rows, parts_of
 from normviz.fields import whole
 from normviz.picture.scene import CURSOR, Handle, Scene, Shapes
 from normviz.picture.svg import BACKDROP, FRONT, SHEET, escape, face_parts, head, piece
@@ -31,10 +30,8 @@ _FINENESS = (200, 12, 5)
 _RUN = 6  # items of a picture that are kept together
 _LINE = re.compile(r"M[^M]*")
 _LINES = re.compile(r'(<path[^>]* d=")((?:M[^M"]*){2,})("[^>]*>)$')
-_HERE = Path(__file__).parent
-#: The look and the module as text; a page holds both once, since a folder on disk lets no module be imported
-STYLE = _HERE.joinpath("picture.css").read_text("utf-8")
-SCRIPT = _HERE.joinpath("picture.js").read_text("utf-8") + "\nmountAll();\n"
+#: What a page holds once, since a folder on disk lets no module be imported
+STYLE, SCRIPT = LOOK, f"{MODULE}\nmountAll();\n"
 
 TABLES = (
     "pieces", "colors", "paths", "outlines", "runs", "fills", "names", "labels", "lists", "moves", "head", "backdrops",
