@@ -138,7 +138,7 @@ class Scene:
 
     `backdrop` lies beneath `items`: what stays as it is while the rest changes.  An explorer sends it to the browser
     only when it is another list.  handles: what a hand can take hold of.  numbers: what tells a cell's value and its
-    set's statistics under the pointer, see `normviz.explore.live.cell_numbers`; the same object while it is the same.
+    set's statistics under the pointer, see `normviz.explore.hand.cell_numbers`; the same object while it is the same.
     """
 
     width: float
