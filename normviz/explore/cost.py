@@ -108,7 +108,12 @@ class Cost(Explorer):
             f"Linear after it takes {times['linear'] / times['ln']:.1f} times as long as LayerNorm."
         )
 
-    parts = ((0, 0, 514, 372), (512, 0, 840, 350))
+    #: On a narrow screen a layer's numbers go below its bars
+    parts = (
+        (0, 0, 514, TOP - 6), (512, 0, 840, TOP),
+        *(part for y in np.arange(TOP, BOTTOM, ROW) for part in ((0, y, 514, y + ROW), (512, y, 840, y + 42))),
+        (0, BOTTOM, 514, 372),
+    )  # fmt: skip
 
     def draw(self, reading: Reading) -> Scene:
         """Two bars a layer on a logarithmic scale, predicted above measured, and beside them what was counted."""
@@ -119,13 +124,13 @@ class Cost(Explorer):
         edges = [LEFT + step * k for k in range(decades + 1)]
         items = [
             Label(12, 22, f"One call on {self.batch} × {self.tokens} tokens of {self.width}", 14, bold=True),
-            Strokes(np.array([[(x, TOP - 6), (x, BOTTOM)] for x in edges]), GRID, name="grid"),
             Label(LEFT + 220, BOTTOM + 40, "" if measured else "not measured at this size yet", color=MUTED),
         ]
         for k in range(0, decades + 1, 1 if decades < 7 else 2):
             items.append(Label(edges[k], BOTTOM + 16, seconds(LOW * 10**k), anchor="middle", color=MUTED))
         for i, (kind, layer) in enumerate(LAYERS.items()):
             y, color = TOP + ROW * i, style_of(kind).color
+            items.append(Strokes(np.array([[(x, y), (x, y + ROW)] for x in edges]), GRID, name="grid"))
             items.append(Label(12, y + 34, DECIDES[reading.predicted[kind].bound], color=MUTED))
             for name, times, top, fill, edge, look in (
                 ("predicted", predicted, y + 4, PAPER, color, {"color": MUTED}),

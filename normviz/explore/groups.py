@@ -6,6 +6,7 @@ of a set by one factor and one shift.  Source: Wu & He, "Group Normalization" (E
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +28,7 @@ LOUD = MAPS.index("edge |")  # the map that `gain` multiplies
 IMAGES = (*PHOTOS, "digit")
 LIMIT = 2.5  # standard deviations that the colours of the normalized maps span either way
 LEFT, STEP, HIGH = 92.0, 93.5, 62.0  # px: of the maps, the first one's left side, from one to the next, their height
+HALF = LEFT + STEP * len(MAPS) / 2  # px: on a narrow screen the maps beyond it go below the others
 ROWS = {"original": 286.0, "changed": 394.0, "difference": 488.0}  # px: where the rows of maps begin
 
 
@@ -103,7 +105,7 @@ class Groups(Explorer):
             f"deviations: {through}."
         )
 
-    parts = ((0, 0, 310, 212), (310, 0, 590, 212), (590, 0, 844, 212), (0, 212, 466, 576), (466, 212, 844, 576))
+    parts = ((0, 0, 310, 212), (310, 0, 590, 212), (590, 0, 844, 212), (0, 212, HALF, 576), (HALF, 212, 844, 576))
 
     def draw(self, reading: Reading) -> Scene:
         """The tensor cut into sets, both images, what gets through at every G; below, every map normalized."""
@@ -157,8 +159,11 @@ class Groups(Explorer):
         items, wide = [Label(12, y - 9, "set's μ, σ", color=MUTED)], STEP * len(MAPS) / self.num_groups
         for g, hue in enumerate(hues[:: len(MAPS) // self.num_groups].tolist()):
             left, right = LEFT + g * wide, LEFT + (g + 1) * wide - 6
-            bar, text = rects(left, y - 4, right, y - 1), f"{fixed(mean[g])}, {fixed(std[g])}"
-            items.append(Shapes(bar, [set_fill(hue)], stroke=INK, width=0.6, name="set"))
+            halves = [left, *([HALF] if left < HALF < right else []), right]  # each goes where its maps go
+            outline = {"stroke": INK, "width": 0.6} if len(halves) == 2 else {}
+            for begin, end in pairwise(halves):
+                items.append(Shapes(rects(begin, y - 4, end, y - 1), [set_fill(hue)], name="set", **outline))
+            text = f"{fixed(mean[g])}, {fixed(std[g])}"
             items.append(Label((left + right) / 2, y - 9, text, anchor="middle", color=MUTED))
         return items
 
