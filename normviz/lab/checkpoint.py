@@ -43,36 +43,28 @@ def run_folder(folder, run, resume: bool) -> Iterator[None]:
     recipe or other images or all damaged, or where there are some and `resume` is not asked for; OSError where nothing
     can be written.
     """
-    with ExitStack() as stack:
+    with ExitStack() as held:
 
         def opened() -> bytes | None:
-            path = stack.enter_context(_opened(folder, run, resume))
+            place = make_writable(folder)
+            try:
+                held.enter_context(locked(place, wait=False))
+            except BlockingIOError:
+                raise CheckpointError(f"{place} is in use: another process trains in it; name another folder") from None
+            for file in place.iterdir():
+                if _LEFT_OVER.fullmatch(file.name):
+                    file.unlink()
+            kept = checkpoints(place)
+            path = resume_run(kept, run)
+            if kept and not resume:
+                goes_on = "resume=True goes on from there, another folder starts anew"
+                raise CheckpointError(f"{place} holds this run up to step {run.step}: {goes_on}")
             return path.read_bytes() if path and run.processes > 1 else None
 
         content = by_the_first(opened)
         if content is not None and run.rank > 0:
             _put(content, folder, run)
         yield
-
-
-@contextmanager
-def _opened(folder, run, resume: bool) -> Iterator[Path | None]:
-    folder = make_writable(folder)
-    try:
-        with locked(folder, wait=False):
-            for file in folder.iterdir():
-                if _LEFT_OVER.fullmatch(file.name):
-                    file.unlink()
-            kept = checkpoints(folder)
-            path = resume_run(kept, run)
-            if kept and not resume:
-                raise CheckpointError(
-                    f"{folder} holds this run up to step {run.step}: resume=True goes on from there, another folder "
-                    "starts anew"
-                )
-            yield path
-    except BlockingIOError:
-        raise CheckpointError(f"{folder} is in use: another process trains in it; name another folder") from None
 
 
 def checkpoints(folder) -> list[Path]:
@@ -144,19 +136,19 @@ def _put(content: bytes, path, run) -> None:
     run.started()
 
 
-#: What the record of a run in one process has not
-_ALONE = {"processes": 1, "sync_batchnorm": False}
+#: What two histories of one run must agree on.  The record of a run in one process does not speak of processes
+_SAME = {
+    "recipe": lambda history: history.recipe.to_dict(),
+    "number of processes": lambda history: {
+        name: history.meta.get(name, alone) for name, alone in (("processes", 1), ("sync_batchnorm", False))
+    },
+    "data": lambda history: {name: history.meta.get(name) for name in ("images", "train_images", "classes")},
+}
 
 
 def _compare(path, theirs: History, ours: History) -> None:
-    for what, a, b in (
-        ("recipe", theirs.recipe.to_dict(), ours.recipe.to_dict()),
-        (
-            "number of processes",
-            *({name: h.meta.get(name, alone) for name, alone in _ALONE.items()} for h in (theirs, ours)),
-        ),
-        ("data", *({name: h.meta.get(name) for name in ("images", "train_images", "classes")} for h in (theirs, ours))),
-    ):
+    for what, of in _SAME.items():
+        a, b = of(theirs), of(ours)
         if a != b:
             differ = ", ".join(f"{name}={a[name]!r} not {b[name]!r}" for name in b if a[name] != b[name])
             raise CheckpointError(f"checkpoint {path} is of another {what}: {differ}; name another folder")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tarfile
 import tempfile
 from pathlib import Path
@@ -50,8 +49,8 @@ def read_cifar10(folder=None, *, cache=None) -> tuple[np.ndarray, ...]:
 
 
 def _records(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    if not _whole(path):
-        whole, rest = divmod(path.stat().st_size, _RECORD)
+    whole, rest = divmod(path.stat().st_size, _RECORD)
+    if rest or not whole:
         raise DataError(
             f"{path} is truncated: {whole:,} records of {_RECORD:,} bytes and {rest:,} more; fetch it again"
         )
@@ -63,13 +62,10 @@ def _records(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return records[:, 1:].reshape(-1, 3, 32, 32).copy(), labels
 
 
-def _whole(path: Path) -> bool:
-    return path.is_file() and path.stat().st_size > 0 and path.stat().st_size % _RECORD == 0
-
-
 def is_whole(folder: Path) -> bool:
     """Whether a folder has the six files, each a whole number of records."""
-    return all(_whole(folder / name) for name in _FILES)
+    sizes = [path.stat().st_size if (path := folder / name).is_file() else 0 for name in _FILES]
+    return all(size and size % _RECORD == 0 for size in sizes)
 
 
 def cache_folder() -> Path:
@@ -118,8 +114,7 @@ def _download(place: Path) -> Path:
     for url in SOURCES:
         try:
             loader = pooch.HTTPDownloader(progressbar=True, timeout=30)
-            known = f"sha256:{SHA256}"
-            return Path(pooch.retrieve(url, known, fname="cifar-10-binary.tar.gz", path=place, downloader=loader))
+            return Path(pooch.retrieve(url, f"sha256:{SHA256}", "cifar-10-binary.tar.gz", place, downloader=loader))
         except PermissionError:
             raise
         except Exception as error:  # requests' errors share no base with pooch's ValueError for a wrong hash
@@ -135,8 +130,7 @@ def _extract(archive: Path, folder: Path) -> list[Path]:
     with tarfile.open(archive, "r:gz") as tar:
         for member in tar:
             if member.isfile() and (target := wanted.pop(member.name, None)):
-                with tar.extractfile(member) as source, open(target, "wb") as file:
-                    shutil.copyfileobj(source, file)
+                target.write_bytes(tar.extractfile(member).read())
     if wanted:
         raise DataError(f"the archive lacks {', '.join(sorted(wanted))}; try again")
     return files

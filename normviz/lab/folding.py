@@ -23,10 +23,17 @@ from torch.func import functional_call
 from normviz.lab.models.layers import Cap, Gain, PRepBN
 from normviz.lab.models.vit import ViT
 
-_PER_TOKEN = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
+_WHY_NOT = {
+    Cap: ", which shortens a token by its own length: that is not linear in x, and a Linear cannot take it over",
+    **dict.fromkeys(
+        (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm),
+        ", whose statistics depend on the token: no constant weights can stand for them",
+    ),
+}
 _BATCH = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
+@torch.no_grad()
 def fold(model: ViT) -> ViT:
     """A copy of `model` in evaluation mode, without normalization and with the same answers.
 
@@ -41,11 +48,13 @@ def fold(model: ViT) -> ViT:
         raise TypeError(f"model={type(model).__name__} cannot be folded as a whole; it takes a normviz.lab.ViT")
     folded = copy.deepcopy(model).eval()
     embedding = folded.embedding
-    folded.embed_norm = _absorb_back(folded.embed_norm, embedding.linear, "embed_norm", embedding.position)
+    if not isinstance(folded.embed_norm, nn.Identity):  # it scales the positions too
+        embedding.position.copy_(embedding.position.double() * _scale_and_shift(folded.embed_norm, "embed_norm")[0])
+    folded.embed_norm = _absorb(folded.embed_norm, embedding.linear, "embed_norm", back=True)
     for i, block in enumerate(folded.blocks):
         block.norm1 = _absorb(block.norm1, block.attention.qkv, f"blocks[{i}].norm1")
         block.norm2 = _absorb(block.norm2, block.ffn.fc1, f"blocks[{i}].norm2")
-        block.ffn.before = _absorb_back(block.ffn.before, block.ffn.fc1, f"blocks[{i}].ffn.before")
+        block.ffn.before = _absorb(block.ffn.before, block.ffn.fc1, f"blocks[{i}].ffn.before", back=True)
         block.ffn.norm = _absorb(block.ffn.norm, block.ffn.fc2, f"blocks[{i}].ffn.norm")
     # s and t are the same for every token: they may wait until the tokens have been averaged
     folded.final = _absorb(folded.final, folded.head, "final")
@@ -59,39 +68,30 @@ def fold_into(linear: nn.Linear, norm: nn.Module) -> nn.Linear:
     linear: takes D features; norm: a BatchNorm over D features with running statistics.
     Raises ValueError for any other normalization or number of features.
     """
-    scale, shift = _scale_and_shift(norm, "norm")
-    if scale.ndim == 0:
-        scale, shift = scale.expand(linear.in_features), shift.expand(linear.in_features)
-    if len(scale) != linear.in_features:
-        raise ValueError(f"norm has {len(scale)} features, linear takes {linear.in_features}: they must agree")
     folded = copy.deepcopy(linear)
-    absorb_input(folded, scale, shift)
+    _absorb(norm, folded, "norm")
     return folded
 
 
-def _absorb(norm: nn.Module, linear: nn.Linear, name: str) -> nn.Module:
-    """Folds into `linear` itself; returns what stays in the slot, which does nothing."""
-    if not isinstance(norm, nn.Identity):
-        _scale_and_shift(norm, name)  # an error names the slot
-        merged = fold_into(linear, norm)
-        linear.weight, linear.bias = merged.weight, merged.bias
-    return nn.Identity()
+def _absorb(norm: nn.Module, linear: nn.Linear, name: str, back: bool = False) -> nn.Module:
+    """Folds into the `linear` after it, or `back` into that before it; returns what stays: nothing that does anything.
 
-
-@torch.no_grad()
-def _absorb_back(norm: nn.Module, linear: nn.Linear, name: str, added: nn.Parameter | None = None) -> nn.Module:
-    """Folds into the `linear` before it, y = s ⊙ (W x + b) + t; `added`, to its outputs, is scaled too."""
+    name: of the slot, for messages.
+    """
     if not isinstance(norm, nn.Identity):
+        features = linear.out_features if back else linear.in_features
         scale, shift = _scale_and_shift(norm, name)
-        absorb_output(linear, scale, shift)
-        if added is not None:
-            added.copy_(added.double() * scale)
+        if scale.ndim == 0:  # a Gain has no features of its own
+            scale, shift = (value.to(linear.weight.device).expand(features) for value in (scale, shift))
+        if len(scale) != features:
+            does = "gives" if back else "takes"
+            raise ValueError(f"{name} has {len(scale)} features, linear {does} {features}: they must agree")
+        (absorb_output if back else absorb_input)(linear, scale, shift)
     return nn.Identity()
 
 
-@torch.no_grad()
 def _scale_and_shift(norm: nn.Module, name: str) -> tuple[Tensor, Tensor]:
-    """s and t of a BatchNorm in evaluation, float64 (D,) each; of a Gain, which has no features of its own, scalars."""
+    """s and t of a BatchNorm in evaluation, float64 (D,) each; of a Gain scalars."""
     layer = getattr(norm, "layer", norm)  # of a layer between two permutations of the axes
     if isinstance(layer, Gain):
         return torch.tensor(layer.factor, dtype=torch.double), torch.tensor(0.0, dtype=torch.double)
@@ -99,14 +99,9 @@ def _scale_and_shift(norm: nn.Module, name: str) -> tuple[Tensor, Tensor]:
         scale, shift = _scale_and_shift(layer.bn, name)
         return scale + layer.eta.double(), shift
     part = next((part for part in layer.modules() if isinstance(part, Cap)), layer)
-    why = {
-        Cap: "which shortens a token by its own length: that is not linear in x, and a Linear cannot take it over",
-        **dict.fromkeys(_PER_TOKEN, "whose statistics depend on the token: no constant weights can stand for them"),
-    }.get(type(part))
-    if why:
-        raise ValueError(f"{name} holds {type(part).__name__}, {why}; only BatchNorm in evaluation can be folded")
-    if not isinstance(layer, _BATCH):
-        raise ValueError(f"{name} holds {type(layer).__name__}; only BatchNorm in evaluation can be folded")
+    why = _WHY_NOT.get(type(part), "")
+    if why or not isinstance(layer, _BATCH):
+        raise ValueError(f"{name} holds {type(part).__name__}{why}; only BatchNorm in evaluation can be folded")
     if layer.running_mean is None:
         raise ValueError(
             f"{name} holds a BatchNorm with track_running_stats=False: in evaluation too its statistics are those "
@@ -126,22 +121,15 @@ def absorb_input(layer: nn.Module, scale: Tensor, shift: Tensor) -> None:
     scale, shift: float64, one for each input feature.  Raises ValueError where a shift cannot be told from the zeros of
     a padding, or the number of features is another.
     """
-    transposed = getattr(layer, "transposed", False)
-    features = layer.weight.shape[0] if transposed else layer.weight.shape[1] * getattr(layer, "groups", 1)
-    if len(scale) != features:
-        raise ValueError(f"scale has {len(scale)} features, the layer takes {features}: they must agree")
+    weight, axis, _ = _grouped(layer)
+    scale = _along(scale, weight, axis, "takes")
     if pads_with_zeros(layer) and shift.any():
         raise ValueError(f"{type(layer).__name__} pads with zeros, which a shift before it would have moved")
-    weight = layer.weight.double()  # (out, in / groups, …), rounded once, at the end
-    if transposed:
-        _store(layer, weight * _along(scale, 0, weight.ndim), layer.bias)
-        return
-    groups = getattr(layer, "groups", 1)
-    view = weight.unflatten(0, (groups, -1))  # (groups, out / groups, in / groups, …)
-    of_group = (groups, 1, -1, *[1] * (weight.ndim - 2))
-    more = (view * shift.view(of_group)).flatten(2).sum(2).flatten()
-    bias = more if layer.bias is None else layer.bias.double() + more
-    _store(layer, (view * scale.view(of_group)).flatten(0, 1), bias)
+    bias = layer.bias
+    if not getattr(layer, "transposed", False):  # of a transposed Conv the shift is 0
+        more = (weight * _along(shift, weight, axis, "takes")).flatten(2).sum(2).flatten()
+        bias = more if bias is None else bias.double() + more
+    _store(layer, weight * scale, bias)
 
 
 @torch.no_grad()
@@ -150,16 +138,8 @@ def absorb_output(layer: nn.Module, scale: Tensor, shift: Tensor) -> None:
 
     scale, shift: float64, one for each output feature.  Raises ValueError where their number is another.
     """
-    transposed, groups = getattr(layer, "transposed", False), getattr(layer, "groups", 1)
-    features = layer.weight.shape[1] * groups if transposed else layer.weight.shape[0]
-    if len(scale) != features:
-        raise ValueError(f"scale has {len(scale)} features, the layer gives {features}: they must agree")
-    weight = layer.weight.double()
-    if transposed:  # (in, out / groups, …)
-        view = weight.unflatten(0, (groups, -1))
-        weight = (view * scale.view(groups, 1, -1, *[1] * (weight.ndim - 2))).flatten(0, 1)
-    else:
-        weight = weight * _along(scale, 0, weight.ndim)
+    weight, _, axis = _grouped(layer)
+    weight = weight * _along(scale, weight, axis, "gives")
     _store(layer, weight, shift if layer.bias is None else layer.bias.double() * scale + shift)
 
 
@@ -170,13 +150,27 @@ def pads_with_zeros(layer: nn.Module) -> bool:
     return getattr(layer, "transposed", False) or (some and layer.padding_mode == "zeros")
 
 
-def _along(values: Tensor, axis: int, rank: int) -> Tensor:
-    return values.view([-1 if i == axis else 1 for i in range(rank)])
+def _grouped(layer: nn.Module) -> tuple[Tensor, int, int]:
+    """A layer's weight in float64, to be rounded once, with its groups as an axis of their own; the axes of in and out.
+
+    (groups, out / groups, in / groups, …), of a transposed Conv (groups, in / groups, out / groups, …).
+    """
+    weight = layer.weight.double().unflatten(0, (getattr(layer, "groups", 1), -1))
+    return (weight, 1, 2) if getattr(layer, "transposed", False) else (weight, 2, 1)
+
+
+def _along(values: Tensor, weight: Tensor, axis: int, does: str) -> Tensor:
+    """One value for each feature, to be multiplied with the weight of `_grouped`, whose features are on that axis."""
+    features = weight.shape[0] * weight.shape[axis]
+    if len(values) != features:
+        raise ValueError(f"scale has {len(values)} features, the layer {does} {features}: they must agree")
+    return values.view([size if i in (0, axis) else 1 for i, size in enumerate(weight.shape)])
 
 
 def _store(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> None:
+    """Rounds the weight of `_grouped` and a bias to the layer's precision and puts them into it."""
     kind, learns = layer.weight.dtype, layer.weight.requires_grad
-    layer.weight = nn.Parameter(weight.to(kind), learns)
+    layer.weight = nn.Parameter(weight.flatten(0, 1).to(kind), learns)
     if bias is not None and bias is not layer.bias:
         layer.bias = nn.Parameter(bias.to(kind), learns)
 
@@ -191,6 +185,7 @@ def straight_line(layer: nn.Module, shape, channel: int) -> tuple[Tensor, Tensor
     """
     state = {k: v.double() if v.is_floating_point() else v for k, v in layer.state_dict(keep_vars=True).items()}
     place, size = next(iter(state.values())).device, shape[channel]
+    of_channels = [-1 if i == channel else 1 for i in range(len(shape))]
 
     def f(x: Tensor) -> Tensor:
         return functional_call(layer, {k: v.clone() for k, v in state.items()}, (x,))
@@ -204,7 +199,7 @@ def straight_line(layer: nn.Module, shape, channel: int) -> tuple[Tensor, Tensor
     if isinstance(layer, _BATCH) and layer.running_mean is not None and list(layer.children()):
         tries.append((*_scale_and_shift(layer, "layer"), nn.Sequential(*layer.children())))
     for scale, shift, rest in tries:
-        line = rest(x * _along(scale, channel, x.ndim) + _along(shift, channel, x.ndim))
+        line = rest(x * scale.view(of_channels) + shift.view(of_channels))
         if torch.allclose(line, f(x), rtol=1e-6, atol=1e-8):
             return scale, shift, rest
     raise ValueError(f"{type(layer).__name__} is no straight line in each channel")

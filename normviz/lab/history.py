@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +30,10 @@ class History:
 
     recipe: Recipe
     loss: list[float] = field(default_factory=list)
+    grad_norm: list[float] = field(default_factory=list, kw_only=True)
     evals: list[dict] = field(default_factory=list)
     probes: dict[str, list] = field(default_factory=dict)
     meta: dict = field(default_factory=dict)
-    grad_norm: list[float] = field(default_factory=list)
 
     @property
     def chance(self) -> float:
@@ -54,13 +54,14 @@ class History:
 
         digits: significant digits to keep; by default all, so that `from_dict` gives an equal history.
         """
-        parts = {name: encode(getattr(self, name), digits) for name in _PARTS}
-        return {"recipe": self.recipe.to_dict(), **parts}
+        return {"recipe": self.recipe.to_dict()} | {
+            part.name: encode(getattr(self, part.name), digits) for part in fields(self)[1:]
+        }
 
     @classmethod
     def from_dict(cls, values: dict) -> History:
         """The history that `to_dict` wrote; fields that it does not know (of a study) are ignored."""
-        parts = {name: decode(values.get(name, kind())) for name, kind in _PARTS.items()}
+        parts = {part.name: decode(values[part.name]) for part in fields(cls)[1:] if part.name in values}
         return cls(Recipe.from_dict(values["recipe"]), **parts)
 
     def save(self, path) -> None:
@@ -70,9 +71,6 @@ class History:
     @classmethod
     def load(cls, path) -> History:
         return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-
-
-_PARTS = {"loss": list, "grad_norm": list, "evals": list, "probes": dict, "meta": dict}
 
 
 def encode(value, digits: int | None = None):

@@ -8,7 +8,7 @@ no value exceeds √(N-1), and neither does the ratio: `outlier_bound`.
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -103,14 +103,15 @@ class Probe:
 
             return hook
 
-        hooks: list = []
-        for block in self.model.blocks:
-            hooks += [
-                (block.norm1, keep("norm1", _token_squares)), (block.attention.qkv, qkv(block.attention)),
-                (block.norm2, norm2), (block.ffn.norm, hidden), (block.ffn, keep("ffn", _mean_square)),
-                (block, keep("stream", _token_squares)),
-            ]  # fmt: skip
-        with _hooked(hooks, [(block.norm2, before_norm2) for block in self.model.blocks]):
+        with ExitStack() as held:
+            for block in self.model.blocks:
+                held.enter_context(block.norm2.register_forward_pre_hook(before_norm2))
+                for module, hook in (
+                    (block.norm1, keep("norm1", _token_squares)), (block.attention.qkv, qkv(block.attention)),
+                    (block.norm2, norm2), (block.ffn.norm, hidden), (block.ffn, keep("ffn", _mean_square)),
+                    (block, keep("stream", _token_squares)),
+                ):  # fmt: skip
+                    held.enter_context(module.register_forward_hook(hook))
             yield self
 
     @torch.no_grad()
@@ -128,17 +129,13 @@ class Probe:
         before, running = torch.stack(seen["before"]), torch.stack(seen["after"])  # (depth, D)
         batch = ((running - (1 - self.momentum) * before) / self.momentum).clamp_min_(1e-30)
         values["running_gap"] = (running / batch).log_().abs_().median(1).values
-        in_blocks, norms = set(), []
-        for block in self.model.blocks:
-            gradients = [p.grad for p in block.parameters() if p.grad is not None]
-            in_blocks.update(map(id, block.parameters()))
-            norms.append(torch.stack(torch._foreach_norm(gradients)).norm())
-        values["grad_norm"] = torch.stack(norms)
+        values["grad_norm"] = torch.stack([gradient_norm(block.parameters()) for block in self.model.blocks])
+        in_blocks = set(map(id, self.model.blocks.parameters()))
         rest = [p.grad for p in self.model.parameters() if id(p) not in in_blocks and p.grad is not None]
         total = torch.cat([values["grad_norm"], torch.stack(torch._foreach_norm(rest))]).norm()
         # One transfer from the device for everything
         flat = torch.cat([*values.values(), total[None]]).tolist()
-        depth = len(norms)
+        depth = len(self.model.blocks)
         self.columns["step"].append(step)
         self.columns["grad_norm_total"].append(flat[-1])
         for i, name in enumerate(values):
@@ -186,18 +183,6 @@ def _running_variance(module: nn.Module, x: Tensor) -> Tensor:
     return norm.running_var.float().clone()
 
 
-@contextmanager
-def _hooked(hooks, pre_hooks=()):
-    """Modules call their hooks, and before that their pre-hooks, for as long as the context lasts."""
-    handles = [module.register_forward_hook(hook) for module, hook in hooks]
-    handles += [module.register_forward_pre_hook(hook) for module, hook in pre_hooks]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 @torch.no_grad()
 def token_norms(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
     """Length of every token at every site, in the mode that the model is in; running statistics stay.
@@ -205,12 +190,11 @@ def token_norms(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
     x: standardised images (B, C, H, W).  Returns {"norm1", "norm2", "stream"}: float32 (depth, B, T).
     """
     lengths: dict[str, list[Tensor]] = {"norm1": [], "norm2": [], "stream": []}
-    hooks = [
-        (module, lambda m, i, out, keep=lengths[site].append: keep(token_lengths(out)))
-        for block in model.blocks
-        for site, module in (("norm1", block.norm1), ("norm2", block.norm2), ("stream", block))
-    ]
-    with _hooked(hooks), frozen_statistics(model):
+    with ExitStack() as held, frozen_statistics(model):
+        for block in model.blocks:
+            for site, module in (("norm1", block.norm1), ("norm2", block.norm2), ("stream", block)):
+                keep = lengths[site].append
+                held.enter_context(module.register_forward_hook(lambda m, i, out, keep=keep: keep(token_lengths(out))))
         model(x)
     return {site: torch.stack(values) for site, values in lengths.items()}
 

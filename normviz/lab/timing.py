@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from functools import partial
 from importlib import metadata
 from itertools import product
 from pathlib import Path
@@ -194,7 +195,6 @@ VARIANTS = ("ln", "bn", "bn+ffnbn", "folded", "removed")  # rows of `normviz.arm
 MODES = {"eager": None, "compiled": "default", "cuda-graphs": "reduce-overhead"}
 
 GRID = {"batch": (1, 4, 16, 64), "tokens": (16, 64, 197), "width": (48, 192, 384)}
-_COPIES = tuple(2**k for k in range(12, 28, 2))  # bytes moved: 4 KiB to 64 MiB
 
 
 @torch.no_grad()
@@ -209,12 +209,11 @@ def calibrate(device="cpu") -> Machine:
         return paired({"it": call}, rounds=9, least=least, device=device).best("it")
 
     call = {kind: seconds(layer) for kind, layer in layer_calls(1, 8, device).items()}
-    bandwidth = []
-    for size in _COPIES:
+    few, bandwidth = torch.ones(2, device=device), []
+    least = seconds(lambda: few[:1].copy_(few[1:]))
+    for size in (2**k for k in range(12, 28, 2)):  # bytes moved: 4 KiB to 64 MiB
         source = torch.ones(size // 8, device=device)
-        target = torch.empty_like(source)
-        least = seconds(lambda: target[:1].copy_(source[:1])) if size == _COPIES[0] else least  # noqa: B023, F821
-        took = seconds(lambda: target.copy_(source))  # noqa: B023
+        took = seconds(partial(torch.empty_like(source).copy_, source))
         bandwidth.append((size, size / max(took - least, took / 10)))
     x, s, t = (torch.rand(128, 256, device=device) for _ in range(3))  # 128 KiB each: in a core's cache
     vector = 2 * x.numel() / max(1e-9, seconds(lambda: torch.addcmul(t, x, s, out=t)) - call["line"] / 2)
@@ -391,9 +390,6 @@ def load_costs(folder=None) -> list[dict]:
 
 # Counting: checks the formulas of `normviz.costs` against what torch does, rather than against themselves
 
-# Reductions: one operation for each cell that goes in
-_REDUCTIONS = {"mean", "sum", "var", "var_mean", "amax"}
-
 
 class Counted(NamedTuple):
     """calls: kernels run, views not counted; bytes: of the tensors that they read and write, each tensor once a call.
@@ -425,7 +421,7 @@ class _Watch(TorchDispatchMode):
         name = kernel.overloadpacket.__name__
         if torch.Tag.pointwise in kernel.tags:
             self.elementwise += outputs[0].numel() * (2 if name == "addcmul" else 1)
-        elif name in _REDUCTIONS:
+        elif name in ("mean", "sum", "var", "var_mean", "amax"):  # one operation for each cell that goes in
             self.elementwise += inputs[0].numel()
         return out
 

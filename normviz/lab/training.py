@@ -26,9 +26,6 @@ from normviz.lab.probe import Probe, frozen_statistics, gradient_norm, in_mode, 
 from normviz.lab.recipe import Recipe
 from normviz.lab.replay import Replay, replayable
 
-# On a GPU every loss that is read makes the CPU wait for it; on a CPU it is there already
-_READ_EVERY = {"cuda": 10}
-
 
 class Training:
     """A training run that is driven from outside, a step at a time; `steps` makes one.
@@ -85,8 +82,8 @@ class Training:
         self.probes = probes
         alone = self.device.type == "cuda" and self.processes == 1 and on_batch is None
         self._replays = replay and alone and replayable(self.model, self.optimizer, self.scaler)
-        #: Losses are read after every so many steps
-        self.read_every = {_READ_EVERY.get(self.device.type, 1), recipe.eval_every}
+        #: Losses are read after every so many steps: on a GPU each makes the CPU wait, on a CPU it is there already
+        self.read_every = {10 if self.device.type == "cuda" else 1, recipe.eval_every}
         self.started()
 
     def started(self) -> None:
@@ -106,10 +103,10 @@ class Training:
         """Goes on to the next step whose loss is read: every one on a CPU, every tenth on a GPU."""
         if self.step >= self.recipe.steps:
             raise StopIteration
-        self.advance()
-        while not self.due:
+        while True:
             self.advance()
-        return self.read()
+            if self.due:
+                return self.read()
 
     @property
     def due(self) -> bool:

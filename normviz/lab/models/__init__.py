@@ -1,35 +1,21 @@
-"""The networks that a recipe may train: a row each.
+"""The networks that a recipe may train.
 
-A model is a class that takes an arm, and the fields of the recipe that its row names, besides the channels, size and
-classes of the images; on an instance, `tokens` is how many positions of one image share a statistic under BatchNorm.
+A model is a class that takes channels, size and classes of the images, and besides them an arm and other fields of the
+recipe by their names; on an instance, `tokens` is how many positions of one image share a statistic under BatchNorm.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
+from inspect import signature
 from types import MappingProxyType
-from typing import NamedTuple
 
-from normviz.lab.data import DATA, Shape
-
-
-class Row(NamedTuple):
-    module: str
-    cls: str
-    fields: tuple[str, ...]  # of the recipe
-
+from normviz.lab.data import DATA
+from normviz.lab.models.conv import ConvNet
+from normviz.lab.models.gru import InkGRU
+from normviz.lab.models.vit import ViT
 
 #: By `Recipe.model`.
-MODELS = MappingProxyType(
-    {
-        "vit": Row(
-            "vit", "ViT",
-            ("ffn", "patch", "depth", "width", "heads", "ffn_ratio", "bn_momentum", "ghost_tokens", "seed"),
-        ),
-        "conv": Row("conv", "ConvNet", ("depth", "width", "num_groups", "seed")),
-        "gru": Row("gru", "InkGRU", ("width", "seed")),
-    }
-)  # fmt: skip
+MODELS = MappingProxyType({"vit": ViT, "conv": ConvNet, "gru": InkGRU})
 
 
 def build(recipe, images=None):
@@ -38,7 +24,6 @@ def build(recipe, images=None):
     images: an `Images` that it is to fit; by default those that the recipe names.
     Raises ValueError where the model does not fit the images.
     """
-    row = MODELS[recipe.model]
-    shape: Shape = DATA[recipe.data].shape if images is None else images.shape
-    cls = getattr(import_module(f"{__name__}.{row.module}"), row.cls)
-    return cls(recipe.arm, **shape._asdict(), **{name: getattr(recipe, name) for name in row.fields})
+    model = MODELS[recipe.model]
+    shape = (DATA[recipe.data] if images is None else images).shape._asdict()
+    return model(**shape, **{name: getattr(recipe, name) for name in signature(model).parameters if name not in shape})
