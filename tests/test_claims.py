@@ -16,6 +16,7 @@ FATES = {
     "slow": ([1.0] * 100, 0.6, 1.0),
     "stalled": ([2.3] * 100, 0.1, 2.3),
     "crashed": ([2.3] * 20 + [0.3] * 40 + [2.3] * 40, 0.1, 2.3),
+    "broken": ([2.3] * 40 + [math.nan] * 60, 0.1, 2.3),
     "lost": ([0.1] * 100, 0.95, math.nan),
 }
 
@@ -80,6 +81,12 @@ def test_stalls_delays_and_shocks_are_told_apart_from_crashes(tmp_path):
         assert said in found.sentence
     for counted in ("BN 5 stalled", "BN 5 slow", "BN 5 crashed", "BN 5 trained; 5 not finite in evaluation"):
         assert counted in found.numbers
+
+
+def test_float16_is_named_only_where_no_other_run_broke(tmp_path):
+    found = finding("can crash", regimes(tmp_path, heavy={"bn": ("broken", None)}))
+    assert found.verdict == HOLDS
+    assert found.sentence.startswith("BN's loss stops being finite in GELU with jitter (5 runs)")
 
 
 def test_where_ln_fails_too_it_is_no_case(tmp_path):

@@ -178,7 +178,8 @@ def _crash(runs: Runs) -> Finding:
     if own:
         sentence = f"BN crashed by itself, after having learned, in {listed(dict.fromkeys(own))}."
     if broken:
-        sentence = f"In float16 BN's loss stops being finite in {counted(broken)}, before it has learned. {sentence}"
+        which = "BN's" if ways["broken"] else "In float16 BN's"
+        sentence = f"{which} loss stops being finite in {counted(broken)}, before it has learned. {sentence}"
     if seen:
         sentence += f" What does happen, where LN trains: BN {'; '.join(seen)}."
     try:
