@@ -11,12 +11,11 @@ Without torch: the pictures use it without torch, the lab calibrates it on a mac
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
-
-import numpy as np
 
 from normviz.fields import unknown, whole
 
@@ -80,10 +79,12 @@ class Machine:
 
     def bandwidth_at(self, moved: float) -> float:
         """Bytes per second when `moved` bytes are touched: between two calibrated sizes along the logarithm."""
-        sizes, rates = zip(*self.bandwidth, strict=True)
-        place = float(np.interp(math.log(moved), np.log(sizes), range(len(sizes))))
-        low, part = int(place), place % 1
-        return rates[low] ** (1 - part) * rates[min(low + 1, len(rates) - 1)] ** part
+        above = bisect_right(self.bandwidth, (moved,))
+        if above in (0, len(self.bandwidth)):
+            return self.bandwidth[min(above, len(self.bandwidth) - 1)][1]
+        (size, rate), (larger, its) = self.bandwidth[above - 1 : above + 1]
+        part = math.log(moved / size) / math.log(larger / size)
+        return rate ** (1 - part) * its**part
 
     @classmethod
     def from_dict(cls, values: Mapping) -> Machine:

@@ -24,7 +24,7 @@ from normviz.picture.text import amount, seconds
 BATCHES, TOKENS, WIDTHS = (1, 2, 4, 8, 16, 32, 64), (16, 64, 197), (48, 96, 192, 384, 768)
 ROUNDS = 9  # of a measurement made here
 LOW = 1e-7  # seconds at the left end of the bars
-LEFT, TOP, ROW = 200.0, 62.0, 52.0  # px: where the bars begin, where the first row does, and its height
+LEFT, SPAN, TOP, ROW = 200.0, 300.0, 62.0, 52.0  # px: the scale's left end and length, the first row's top, a row
 BOTTOM = TOP + ROW * len(LAYERS)
 #: What decides a layer's time, by `Prediction.bound`
 DECIDES = {
@@ -44,12 +44,17 @@ class Reading(NamedTuple):
 
 
 @lru_cache
-def frame() -> list:
-    """What no control changes: headings, the layers' names, the legend."""
+def frame(decades: int) -> list:
+    """What hardly any control changes: headings, the layers' names, the scale of so many decades, the legend."""
+    edges = LEFT + SPAN / decades * np.arange(decades + 1)
     items = [Label(x, 44, name, color=MUTED) for name, x in COLUMNS.items()]
     items.append(Label(COLUMNS["predicted"], 58, "measured", color=MUTED))
     for i, (kind, layer) in enumerate(LAYERS.items()):
-        items.append(Label(12, TOP + ROW * i + 17, layer.name, bold=kind in ("ln", "bn", "folded")))
+        y = TOP + ROW * i
+        items.append(Strokes(np.array([[(x, y), (x, y + ROW)] for x in edges]), GRID, name="grid"))
+        items.append(Label(12, y + 17, layer.name, bold=kind in ("ln", "bn", "folded")))
+    for k in range(0, decades + 1, 1 if decades < 7 else 2):
+        items.append(Label(edges[k], BOTTOM + 16, seconds(LOW * 10**k), anchor="middle", color=MUTED))
     return items + legend([(PAPER, "predicted"), (MUTED, "measured")], LEFT, BOTTOM + 40)
 
 
@@ -120,17 +125,13 @@ class Cost(Explorer):
         predicted = {kind: prediction.seconds for kind, prediction in reading.predicted.items()}
         measured = reading.measured or {}
         decades = math.ceil(math.log10(max(*predicted.values(), *measured.values()) / LOW * 1.0001))
-        step = 300 / decades  # px
-        edges = [LEFT + step * k for k in range(decades + 1)]
+        step = SPAN / decades  # px
         items = [
             Label(12, 22, f"One call on {self.batch} × {self.tokens} tokens of {self.width}", 14, bold=True),
             Label(LEFT + 220, BOTTOM + 40, "" if measured else "not measured at this size yet", color=MUTED),
         ]
-        for k in range(0, decades + 1, 1 if decades < 7 else 2):
-            items.append(Label(edges[k], BOTTOM + 16, seconds(LOW * 10**k), anchor="middle", color=MUTED))
         for i, (kind, layer) in enumerate(LAYERS.items()):
             y, color = TOP + ROW * i, style_of(kind).color
-            items.append(Strokes(np.array([[(x, y), (x, y + ROW)] for x in edges]), GRID, name="grid"))
             items.append(Label(12, y + 34, DECIDES[reading.predicted[kind].bound], color=MUTED))
             for name, times, top, fill, edge, look in (
                 ("predicted", predicted, y + 4, PAPER, color, {"color": MUTED}),
@@ -145,4 +146,4 @@ class Cost(Explorer):
             statistics = f"{layer.statistics * self.batch * self.tokens:,}"
             counted = (amount(reading.moved[kind], "B"), amount(reading.operations[kind]), statistics)
             items += [Label(x, y + 26, text) for x, text in zip([*COLUMNS.values()][1:], counted, strict=True)]
-        return Scene(840, 372, items, backdrop=frame())
+        return Scene(840, 372, items, backdrop=frame(decades))

@@ -194,7 +194,7 @@ class Live(Picture):
     """
 
     def __init__(self, state: Explorer):
-        self.state, self._busy = state, False
+        self.state, self._busy, self._brought = state, False, {}
         offered = {name: control for name, control in state.controls().items() if not control.hand}
         self.controls: dict[str, w.Widget] = {name: _widget(control) for name, control in offered.items()}
         self.buttons = {label: w.Button(description=label) for label in state.actions()}
@@ -213,19 +213,20 @@ class Live(Picture):
 
     def show(self, state: Explorer) -> None:
         """Brings controls, picture and caption to a state, the controls in one batch."""
+        offered = state.controls()
         self._busy = True  # what we set ourselves is not ours to answer
         try:
-            for name, control in state.controls().items():
-                if name in self.controls:
-                    _bring(self.controls[name], control)
+            for name, widget in self.controls.items():
+                control = offered[name]
+                offer = replace(control, value=None)
+                if offer != self._brought.get(name) or widget.value != control.value:
+                    _bring(widget, control)
+                    self._brought[name] = offer
         finally:
             self._busy = False
         self.state, self.reading = state, state.read()
         self.paint(
-            state.scene(self.reading),
-            notes_html(state.notes(self.reading)),
-            offered=state.controls(),
-            parts=parts_of(state),
+            state.scene(self.reading), notes_html(state.notes(self.reading)), offered=offered, parts=parts_of(state)
         )
 
     def _moved(self, changes: dict) -> None:

@@ -204,8 +204,9 @@ def rect(box: Box) -> np.ndarray:
 
 def rects(left, top, right, bottom) -> np.ndarray:
     """The corners (F, 4, 2) of rectangles, clockwise from the upper left; numbers or arrays (F,)."""
-    left, top, right, bottom = np.broadcast_arrays(left, top, right, bottom)
-    return np.stack([left, top, right, top, right, bottom, left, bottom], axis=-1).astype(float).reshape(-1, 4, 2)
+    if not all(isinstance(side, (int, float)) for side in (left, top, right, bottom)):
+        left, top, right, bottom = np.broadcast_arrays(left, top, right, bottom)
+    return np.array([left, top, right, top, right, bottom, left, bottom], float).T.reshape(-1, 4, 2)
 
 
 def grid_rects(box: Box, rows: int, columns: int) -> np.ndarray:

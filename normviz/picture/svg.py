@@ -6,6 +6,7 @@ import re
 import struct
 import zlib
 from base64 import b64encode
+from functools import lru_cache
 from html import escape as _html
 
 import numpy as np
@@ -19,9 +20,10 @@ _NO_XML = re.compile("[\x01-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff
 
 def escape(text: str) -> str:
     """A reader's words, fit for text and attributes; characters that no XML may hold are left out."""
-    return _html(_NO_XML.sub("", text)).replace("\0", "")
+    return _html(text if text.isprintable() else _NO_XML.sub("", text).replace("\0", ""))
 
 
+@lru_cache(maxsize=512)
 def _named(name: str) -> str:
     return f' class="{escape(name)}"' if name else ""
 
@@ -85,14 +87,16 @@ def _strokes(item: Strokes) -> str:
     )
 
 
+@lru_cache(maxsize=512)
+def _letters(size: float, color: str, anchor: str, bold: bool) -> str:
+    place = f' text-anchor="{anchor}"' if anchor != "start" else ""
+    return f'font-size="{size:g}" fill="{_hue(color)}"{place}' + ' font-weight="bold"' * bold
+
+
 def _label(item: Label) -> str:
-    weight = ' font-weight="bold"' if item.bold else ""
-    turn = f' transform="rotate({-item.angle:g} {item.x:.1f} {item.y:.1f})"' if item.angle else ""
-    anchor = f' text-anchor="{item.anchor}"' if item.anchor != "start" else ""
-    return (
-        f'<text x="{item.x:.1f}" y="{item.y:.1f}" font-size="{item.size:g}" fill="{_hue(item.color)}"{anchor}{weight}'
-        f'{turn} pointer-events="none">{escape(item.text)}</text>'
-    )
+    x, y, look = f"{item.x:.1f}", f"{item.y:.1f}", _letters(item.size, item.color, item.anchor, item.bold)
+    turn = f' transform="rotate({-item.angle:g} {x} {y})"' if item.angle else ""
+    return f'<text x="{x}" y="{y}" {look}{turn} pointer-events="none">{escape(item.text)}</text>'
 
 
 def _png(pixels: np.ndarray) -> bytes:
