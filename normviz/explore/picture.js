@@ -241,6 +241,7 @@ class Picture {
     new ResizeObserver(([{ contentRect }]) => {
       if (contentRect.width === this.room) return;
       this.room = contentRect.width;
+      this.words.style.minHeight = "";
       const folds = this.room && this.room < LEAST * this.width;
       if (!folds && !this.fold) return;
       this.unfold();
@@ -256,6 +257,8 @@ class Picture {
   /** Shows what is given; what is left out stays. */
   show({ backdrop, front, handles, cells, words, mark, parts }) {
     if (parts !== undefined) this.parts = parts;
+    if (!this.steady) this.words.style.minHeight = "";
+    this.steady = false;
     // A new picture is flat until it is folded: the page must not get shorter meanwhile, and scroll
     if (this.fold) this.stage.style.minHeight = `${this.stage.offsetHeight}px`;
     if (backdrop !== undefined) this.backdrop.innerHTML = backdrop;
@@ -538,6 +541,9 @@ class Picture {
     }
     if (!Object.keys(changes).length) return;
     this.describe(handle, this.holds[this.handles.indexOf(handle)]);
+    // The words keep the lines that they have: else the page below would jump, and be painted anew, at every key
+    this.words.style.minHeight = `${Math.ceil(this.words.getBoundingClientRect().height)}px`;
+    this.steady = true;
     this.move(changes, handle);
   }
 
