@@ -155,6 +155,41 @@ def test_the_hand(open_page, name):
                 shown.shows()
 
 
+def test_a_picture_keeps_the_pieces_that_stay_in_order(open_page):
+    """As many elements as a longest common subsequence of the old and the new picture has."""
+    tab, _ = open_page("groups")
+    tab.locator(".nv-hold").focus()
+    pieces = tab.locator(".nv-front .nv-piece")
+    mark = "all => all.map(one => { const known = one.known; one.known = true; return [one.innerHTML, !!known]; })"
+    before = [text for text, _ in pieces.evaluate_all(mark)]
+    for key in ("ArrowRight", "ArrowRight", "ArrowLeft"):
+        tab.keyboard.press(key)
+        now = pieces.evaluate_all(mark)
+        most = [0] * (len(now) + 1)
+        for old in before:
+            row = [0]
+            for k, (new, _) in enumerate(now):
+                row.append(most[k] + 1 if new == old else max(row[k], most[k + 1]))
+            most = row
+        assert len(now) != len(before) and 20 < most[-1] < len(now)
+        assert sum(known for _, known in now) >= most[-1]
+        before = [text for text, _ in now]
+
+
+def test_the_page_below_does_not_jump_while_a_hand_moves(open_page):
+    tab, _ = open_page("outlier", viewport={"width": 460, "height": 768})
+    tab.locator(".nv-hold").first.focus()
+    sentences, heights = set(), []
+    for key in ["ArrowRight"] * 5 + ["ArrowLeft"] * 9 + ["ArrowRight"] * 9:
+        tab.keyboard.press(key)
+        words = tab.locator(".nv-words")
+        sentences.add(words.evaluate("one => one.firstElementChild.offsetHeight"))
+        heights.append(words.evaluate("one => one.getBoundingClientRect().height"))
+    assert len(sentences) > 1 and heights == sorted(heights)
+    tab.locator(".nv-controls select").first.press("ArrowDown")  # another picture altogether
+    assert not tab.locator(".nv-words").evaluate("one => one.style.minHeight")
+
+
 #: Sizes of the words as they are on the screen, and those that leave the picture or its sheet
 WORDS = """() => [...document.querySelectorAll('.nv-stage svg text')].filter(text => text.textContent).map(text => {
     const svg = text.ownerSVGElement, sheet = svg.getBoundingClientRect(), box = text.getBoundingClientRect();
