@@ -122,10 +122,13 @@ class Memory(NamedTuple):
         return "no" if len(self.closed) >= 5 else "open"
 
     @property
+    def poisoned(self) -> list[History]:
+        return self.runs["LN × 100"]
+
+    @property
     def enough(self) -> bool | None:
         """Whether poison alone keeps LN from training; None: not recorded in five seeds."""
-        poisoned = self.runs["LN × 100"]
-        return trained(poisoned) <= 1 if len(poisoned) >= 5 else None
+        return trained(self.poisoned) <= 1 if len(self.poisoned) >= 5 else None
 
 
 def memory_study(regime: str) -> str:
