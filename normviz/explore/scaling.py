@@ -35,7 +35,7 @@ class Reading(NamedTuple):
     growth: dict[str, float]  # the one of this state's factor
 
 
-def torch_randn(words: np.random.RandomState, *shape: int) -> np.ndarray:
+def torch_randn(words: "np.random.RandomState", *shape: int) -> np.ndarray:
     """What `torch.randn(*shape, dtype=torch.float64)` draws on a CPU, without torch; shape: a multiple of 16 values.
 
     Both generators are the Mersenne Twister; torch makes 53 bits of two words, and normal values by Box and Muller
