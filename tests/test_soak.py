@@ -152,6 +152,7 @@ print(json.dumps({"full": full, "finished": number}))
 
 
 @UNIX
+@pytest.mark.long
 def test_a_run_that_is_killed_again_and_again_ends_as_it_would_have(tmp_path):
     kills = count(2, 50)
     found = last_words(_KILLED, str(tmp_path), str(kills), str(SEED), str(STEPS), json.dumps(SMALL))
@@ -451,6 +452,7 @@ def test_kernels_restart_in_mid_training_and_share_a_folder_and_a_cache(kernels,
 EVENTS = count(40, int(os.environ.get("NORMVIZ_SOAK_EVENTS", "20000")))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", EXPLORERS)
 def test_an_explorer_can_be_played_with_for_hours(name):
     """Random events of its widgets, as a browser sends them; memory after the first half is memory at the end."""
