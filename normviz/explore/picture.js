@@ -295,8 +295,8 @@ class Picture {
       this.kept = new Map([...this.front.querySelectorAll("svg > .nv-piece")].map((group, i) => [pieces[i], group]));
     } else {
       const groups = [...svg.querySelectorAll(":scope > .nv-piece")], stay = common(old, pieces);
-      const staying = new Set(stay.map(([i]) => i)), places = new Map(stay.map(([i, k]) => [k, groups[i]]));
-      groups.forEach((group, i) => { if (!staying.has(i)) group.remove(); });
+      const places = new Map(stay.map(([i, k]) => [k, groups[i]])), staying = new Set(places.values());
+      groups.forEach((group) => { if (!staying.has(group)) group.remove(); });
       const made = this.made(pieces.filter((_, k) => !places.has(k)), wrapped);
       let next = null;  // from the end: each goes before the one that follows it
       for (let k = pieces.length - 1; k >= 0; k--) {

@@ -32,7 +32,7 @@ from normviz.lab.compare import (
 from normviz.lab.history import History
 from normviz.lab.recipe import preset
 from normviz.lab.studies import JUDGED, LENGTHS, POISONS, REMEDIES, SLOTS, STUDIES, UNTOUCHED, tuned
-from normviz.lab.study import load_study, progress, results_folder
+from normviz.lab.study import fits, load_study, progress, results_folder
 
 
 class Conclusion(NamedTuple):
@@ -92,7 +92,7 @@ class Runs:
 
 def having(runs: Iterable[History], fields: Mapping) -> list[History]:
     """The runs whose recipes have these values."""
-    return [run for run in runs if all(getattr(run.recipe, field) == value for field, value in fields.items())]
+    return [run for run in runs if fits(run.recipe, fields)]
 
 
 def fates_by_arm(groups: Arms) -> str:

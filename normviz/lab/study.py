@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -65,12 +65,17 @@ def study_recipes(name: str, folder=None) -> tuple[Recipe, ...]:
     return (*STUDIES[name].recipes, *STUDIES[name].follow(records))
 
 
+def fits(recipe: Recipe, fields: Mapping) -> bool:
+    """Whether a recipe has these values."""
+    return all(getattr(recipe, field) == value for field, value in fields.items())
+
+
 def progress(name: str, folder=None, **fields) -> tuple[int, int]:
     """How many runs of a study's grid are recorded, without an error, and how many it has.
 
     fields: of the recipes; runs that have other values are not counted.
     """
-    wanted = [r for r in study_recipes(name, folder) if all(getattr(r, at) == value for at, value in fields.items())]
+    wanted = [recipe for recipe in study_recipes(name, folder) if fits(recipe, fields)]
     sound = _sound(study_path(name, folder))
     return sum(recipe in sound for recipe in wanted), len(wanted)
 

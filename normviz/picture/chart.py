@@ -158,11 +158,11 @@ def _along(values, ends: tuple[float, float], log: bool) -> np.ndarray:
     values, (low, high) = np.asarray(values, float), ends
     if log:
         values, low, high = np.log10(np.maximum(values, 1e-320)), math.log10(low), math.log10(high)
+    half, span = low / 2, high / 2 - low / 2 or 1.0  # by halves, which the largest floats need
     if not values.ndim:  # most are single numbers, which Python is quicker with
-        return min(max((float(values) / 2 - low / 2) / (high / 2 - low / 2 or 1.0), 0.0), 1.0)
+        return min(max((float(values) / 2 - half) / span, 0.0), 1.0)
     with np.errstate(over="ignore", invalid="ignore"):
-        # By halves, which the largest floats need
-        return np.minimum(np.maximum((values / 2 - low / 2) / (high / 2 - low / 2 or 1.0), 0.0), 1.0)
+        return np.minimum(np.maximum((values / 2 - half) / span, 0.0), 1.0)
 
 
 def ticks(ends: tuple[float, float], log: bool, wanted: Mapping[float, str] | bool | None = None) -> dict[float, str]:
